@@ -1,0 +1,198 @@
+//! Everything that the data path needs of the world and that is not a port: the clock, randomness, tasks, threads for
+//! decoding, and the word to stop. A simulation brings its own.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// The world of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    pub clock: Clock,
+    pub random: Random,
+    pub tasks: Spawner,
+    pub compute: Compute,
+    pub stop: Stop,
+}
+
+/// Wall time, derived from tokio's clock, so that pausing the one pauses the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: OffsetDateTime,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that shows `wall` now.
+    #[must_use]
+    pub fn starting_at(wall: OffsetDateTime) -> Self {
+        Self { wall, started: Instant::now() }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        let elapsed = time::Duration::try_from(self.started.elapsed()).unwrap_or(time::Duration::MAX);
+        self.wall.saturating_add(elapsed)
+    }
+}
+
+/// A seeded source of randomness, for jitter and for claim tokens. Not for secrets.
+#[derive(Clone, Debug)]
+pub struct Random(Arc<Mutex<fastrand::Rng>>);
+
+impl Random {
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// Seeded by the operating system.
+    #[must_use]
+    pub fn from_entropy() -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::new())))
+    }
+
+    /// 128 random bits in hexadecimal.
+    #[must_use]
+    pub fn token(&self) -> String {
+        format!("{:032x}", lock(&self.0).u128(..))
+    }
+
+    /// `duration` times a factor between 0.5 and 1.
+    #[must_use]
+    pub fn jitter(&self, duration: Duration) -> Duration {
+        duration.mul_f64(0.5 + lock(&self.0).f64() / 2.0)
+    }
+}
+
+/// Starts tasks. The only way to: whoever owns the [`TaskRoot`] ends them all by dropping it.
+#[derive(Clone, Debug)]
+pub struct Spawner(Weak<Mutex<JoinSet<()>>>);
+
+/// Owns the tasks of a process. Dropping it aborts them where they stand, as a crash would.
+#[derive(Debug, Default)]
+pub struct TaskRoot(Arc<Mutex<JoinSet<()>>>);
+
+impl TaskRoot {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        Spawner(Arc::downgrade(&self.0))
+    }
+}
+
+impl Drop for TaskRoot {
+    fn drop(&mut self) {
+        lock(&self.0).abort_all();
+    }
+}
+
+impl Spawner {
+    /// Starts a task, unless the process has already ended.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let Some(tasks) = self.0.upgrade() else {
+            return;
+        };
+        let mut tasks = lock(&tasks);
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task panicked; this is a bug, please report it");
+            }
+        }
+        tasks.spawn(task);
+    }
+}
+
+/// Where decoding runs.
+#[derive(Clone, Debug)]
+pub enum Compute {
+    /// On the caller's task, for simulations.
+    Inline,
+    /// On blocking threads, at most as many at once as there are permits.
+    Pool(Arc<Semaphore>),
+}
+
+impl Compute {
+    #[must_use]
+    pub fn pool(threads: usize) -> Self {
+        Self::Pool(Arc::new(Semaphore::new(threads.max(1))))
+    }
+
+    /// Runs CPU work away from the async threads. `None` if the work panicked or the runtime is shutting down.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match self {
+            Self::Inline => Some(work()),
+            Self::Pool(permits) => {
+                let _permit = permits.acquire().await.ok()?;
+                tokio::task::spawn_blocking(work).await.ok()
+            }
+        }
+    }
+}
+
+/// How far the process is in stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Running,
+    /// Take in nothing new, finish what is held.
+    Draining,
+    /// Finish the call in flight, then give back what is held.
+    GivingBack,
+}
+
+/// The word to stop. The sender's side is [`StopHandle`].
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<Phase>);
+
+#[derive(Clone, Debug)]
+pub struct StopHandle(Arc<watch::Sender<Phase>>);
+
+impl StopHandle {
+    #[must_use]
+    pub fn new() -> (Self, Stop) {
+        let (sender, receiver) = watch::channel(Phase::Running);
+        (Self(Arc::new(sender)), Stop(receiver))
+    }
+
+    /// Moves on to `phase`; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.0.send_if_modified(|now| {
+            let later = phase > *now;
+            if later {
+                *now = phase;
+            }
+            later
+        });
+    }
+}
+
+impl Stop {
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until the process is at least in `phase`; for ever when nobody can stop it any more.
+    pub async fn reached(&self, phase: Phase) {
+        let mut receiver = self.0.clone();
+        if receiver.wait_for(|now| *now >= phase).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while holding one of these locks leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
