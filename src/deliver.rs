@@ -377,10 +377,8 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
         .filter(|(claim, since)| since.elapsed() >= claim.length)
         .map(|(claim, _)| claim.token.clone());
     let token = ClaimToken(context.env.random.token());
-    let mut since = Instant::now();
-    let recorded = persist(context, Dependency::Store, "dynamodb:PutItem", Until::Held(lease), async || {
-        since = Instant::now();
-        context.ports.store.record(&pending.item, &token, CLAIM_LENGTH, expired.as_ref()).await
+    let (recorded, since) = persist(context, Dependency::Store, "dynamodb:PutItem", Until::Held(lease), || {
+        context.ports.store.record(&pending.item, &token, CLAIM_LENGTH, expired.as_ref())
     })
     .await?;
     Ok(match recorded {
@@ -403,10 +401,8 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
 
 async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Result<bool, GaveUp> {
     let fresh = ClaimToken(context.env.random.token());
-    let mut since = Instant::now();
-    let ours = persist(context, Dependency::Store, "dynamodb:UpdateItem", Until::Held(lease), async || {
-        since = Instant::now();
-        context.ports.store.renew(&claimed.pending.item.key, &claimed.claim, &fresh).await
+    let (ours, since) = persist(context, Dependency::Store, "dynamodb:UpdateItem", Until::Held(lease), || {
+        context.ports.store.renew(&claimed.pending.item.key, &claimed.claim, &fresh)
     })
     .await?;
     claimed.claim.token = fresh;
@@ -428,10 +424,9 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
     );
     let mark = Mark { alert: claimed.claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
     let key = &claimed.pending.item.key;
-    persist(context, Dependency::Store, "dynamodb:UpdateItem", Until::Stopping(&context.env.stop), async || {
-        context.ports.store.mark(key, &mark).await
-    })
-    .await
+    let stop = Until::Stopping(&context.env.stop);
+    persist(context, Dependency::Store, "dynamodb:UpdateItem", stop, || context.ports.store.mark(key, &mark)).await?;
+    Ok(())
 }
 
 /// One event for each key, with the rules of all its copies.

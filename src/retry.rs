@@ -121,24 +121,28 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
 }
 
 /// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline: nothing is cut off in the middle.
-pub async fn persist<T>(
+/// runs to its end or its deadline: nothing is cut off in the middle. Gives also when the last attempt began.
+pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
     operation: &'static str,
     until: Until<'_>,
-    mut attempt: impl AsyncFnMut() -> Result<T, PortError>,
-) -> Result<T, GaveUp> {
+    mut attempt: impl FnMut() -> F,
+) -> Result<(T, Instant), GaveUp>
+where
+    F: Future<Output = Result<T, PortError>>,
+{
     let mut backoff = Backoff::default();
     let mut retrying = None;
     let mut logged: Option<Instant> = None;
     loop {
+        let began = Instant::now();
         let error = match call(operation, attempt()).await {
             Ok(value) => {
                 if context.health.succeeded(dependency) {
                     tracing::info!(dependency = dependency.name(), operation, "works again");
                 }
-                return Ok(value);
+                return Ok((value, began));
             }
             Err(error) if error.class == ErrorClass::Permanent => {
                 // An answer, though not the one wanted: the service works.
@@ -147,8 +151,8 @@ pub async fn persist<T>(
             }
             Err(error) => error,
         };
-        let began = context.health.failed(dependency, &error);
-        if began || logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
+        let first = context.health.failed(dependency, &error);
+        if first || logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(
                 dependency = dependency.name(),
                 class = ?error.class,
