@@ -1,14 +1,23 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
+mod condition;
+mod document;
 mod file;
+mod matcher;
 mod wildcard;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use condition::{Field, Rule};
+pub use matcher::Matcher;
+
+/// The rule file that comes with trailhound.
+pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
 
 /// How grave a match is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,10 +69,23 @@ pub struct Detection {
 }
 
 /// The compiled, immutable rules. Cheap to share behind an `Arc`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RuleSet {
-    rules: Vec<Arc<RuleInfo>>,
+    infos: Vec<Arc<RuleInfo>>,
+    rules: Vec<Rule>,
+    by_id: HashMap<String, usize>,
+    /// The rules that name their events exactly, in the order of the file.
+    by_event_name: HashMap<String, Vec<usize>>,
+    /// The rules with a wildcard, or without a condition, on the event's name.
+    any_event_name: Vec<usize>,
     hash: String,
+}
+
+impl Default for RuleSet {
+    /// No rules: nothing matches.
+    fn default() -> Self {
+        Self::compile(Vec::new())
+    }
 }
 
 /// Everything that is wrong with a rule file.
@@ -113,8 +135,31 @@ impl RuleSet {
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn parse(_text: &str) -> Result<Self, RuleErrors> {
-        Ok(Self::default())
+    pub fn parse(text: &str) -> Result<Self, RuleErrors> {
+        file::parse(text).map(Self::compile)
+    }
+
+    fn compile(rules: Vec<Rule>) -> Self {
+        let mut set = Self {
+            infos: rules.iter().map(|rule| Arc::clone(&rule.info)).collect(),
+            by_id: rules.iter().enumerate().map(|(index, rule)| (rule.info.id.clone(), index)).collect(),
+            by_event_name: HashMap::new(),
+            any_event_name: Vec::new(),
+            hash: condition::hash(&rules),
+            rules: Vec::new(),
+        };
+        for (index, rule) in rules.iter().enumerate() {
+            match rule.condition(Field::EventName).and_then(|any_of| any_of.only_exact()) {
+                Some(names) => {
+                    for name in names {
+                        set.by_event_name.entry(name.clone()).or_default().push(index);
+                    }
+                }
+                None => set.any_event_name.push(index),
+            }
+        }
+        set.rules = rules;
+        set
     }
 
     /// Names this rule set in stored items: the first 16 hexadecimal digits of a SHA-256 of the compiled rules.
@@ -126,32 +171,26 @@ impl RuleSet {
     /// In the order of the file.
     #[must_use]
     pub fn rules(&self) -> &[Arc<RuleInfo>] {
-        &self.rules
+        &self.infos
     }
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Arc<RuleInfo>> {
-        self.rules.iter().find(|rule| rule.id == id)
-    }
-}
-
-/// A decoder's own view of a rule set: scratch space and a bounded memo beside the shared rules.
-#[derive(Debug)]
-pub struct Matcher {
-    rules: Arc<RuleSet>,
-}
-
-impl Matcher {
-    #[must_use]
-    pub fn new(rules: Arc<RuleSet>) -> Self {
-        Self { rules }
+        self.infos.get(*self.by_id.get(id)?)
     }
 
-    /// The rules that match a record's raw bytes, in the order of the file. Never fails: what cannot be read of a
-    /// record reads as absent.
-    pub fn matches(&mut self, _raw: &[u8]) -> Vec<Arc<RuleInfo>> {
-        let _ = &self.rules;
-        Vec::new()
+    fn rule(&self, index: usize) -> Option<&Rule> {
+        self.rules.get(index)
+    }
+
+    /// The rules whose conditions on source and name hold, in the order of the file.
+    fn candidates(&self, source: Option<&str>, name: Option<&str>) -> Vec<usize> {
+        let by_name = name.and_then(|name| self.by_event_name.get(name)).map_or(&[][..], Vec::as_slice);
+        let holds = |rule: &Rule| rule.allows(Field::EventSource, source) && rule.allows(Field::EventName, name);
+        let named = by_name.iter().chain(&self.any_event_name).copied();
+        let mut candidates: Vec<_> = named.filter(|index| self.rule(*index).is_some_and(holds)).collect();
+        candidates.sort_unstable();
+        candidates
     }
 }
 
