@@ -249,7 +249,11 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let id = legacy_id(&name);
-            let place = Place { rule: Some(bounded(&id)), ..place };
+            if id.len() > MAX_ID_BYTES {
+                self.error(&place, "the name is too long to be an id; write it as a rule in {\"events\": [...]}");
+                continue;
+            }
+            let place = Place { rule: Some(id.clone()), ..place };
             if !self.is_new_id(&place, &id) {
                 continue;
             }
@@ -420,7 +424,14 @@ fn severities() -> String {
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&position).unwrap_or(&text).to_owned()
+    match text.strip_suffix(&position).unwrap_or(&text) {
+        "key must be a string" => {
+            "expected a key in double quotes (JSON has no trailing commas and no comments)".into()
+        }
+        "expected value" => "expected a value (JSON has no comments and no single quotes)".into(),
+        "unexpected end of hex escape" => "half of a surrogate pair (\\ud800 to \\udfff)".into(),
+        reason => reason.to_owned(),
+    }
 }
 
 fn unknown(key: &str, known: impl IntoIterator<Item = &'static str>) -> String {
@@ -474,4 +485,288 @@ fn bounded(text: &str) -> String {
         kept.push('…');
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rules::RuleSet;
+
+    fn errors(text: &str) -> String {
+        RuleSet::parse(text).expect_err("the file is wrong").to_string()
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_with_rule_path_and_line() {
+        let text = r#"{
+  "$schema": 7,
+  "evnts": [],
+  "lists": {},
+  "severity": "HIGH",
+  "events": [
+    { "id": "good", "severity": "LOW", "eventName": "A" },
+    "ConsoleLogin",
+    null,
+    { "severity": "high", "eventName": [] },
+    {
+      "id": "has spaces",
+      "severity": "SEVERE",
+      "eventname": "A",
+      "eventSource":
+        "",
+      "errorCode": [
+        "A",
+        7,
+        ""
+      ],
+      "resourceType": null,
+      "userIdentityType": { "anything-but": "Root" }
+    },
+    { "id": "good", "severity": ["LOW"], "eventName": "A" },
+    { "id": "nothing-asked", "severity": "LOW", "description": "d", "tags": "one", "attack": ["T1098", 1] },
+    { "id": "later", "severity": "LOW",
+      "pattern": {}, "unless": [], "group": {}, "mode": "shadow", "threshold": 3 },
+    { "id": "twice", "severity": "LOW", "eventName": "A",
+      "eventNam\u0065": "B",
+      "quite other": 1, "x\u001b[0m\ny": 2 },
+    { "id": "", "severity": "LOW", "runbook": 3, "eventName": "\ud800" },
+    {}
+  ]
+}"#;
+        insta::assert_snapshot!(errors(text), @r#"
+        line 2: $schema: expected a string, found a number
+        line 3: evnts: unknown key; did you mean "events"?
+        line 4: lists: this version does not support this key; remove it
+        line 5: severity: a rule's key at the top of the file; put the rule into {"events": [...]}
+        line 8: events[1]: a rule is an object; plain event names go into {"monitoredEvents": [...]}
+        line 9: events[2]: a rule is an object, found null
+        line 10: events[3]: the rule has no "id"
+        line 10: events[3].severity: severities are written in capitals: "HIGH", not "high"
+        line 10: events[3].eventName: the list is empty; leave the key out, or name a value
+        line 12: events[4].id (rule "has spaces"): the id "has spaces" must be 1 to 64 of A-Z a-z 0-9 . _ -
+        line 13: events[4].severity (rule "has spaces"): "SEVERE" is no severity; give one of LOW, MEDIUM, HIGH, CRITICAL
+        line 14: events[4].eventname (rule "has spaces"): unknown key; did you mean "eventName"?
+        line 15: events[4].eventSource (rule "has spaces"): the string is empty; leave the key out, or name a value
+        line 19: events[4].errorCode[1] (rule "has spaces"): expected a string, found a number
+        line 20: events[4].errorCode[2] (rule "has spaces"): the string is empty; leave the key out, or name a value
+        line 22: events[4].resourceType (rule "has spaces"): expected a string or a list of strings, found null
+        line 23: events[4].userIdentityType (rule "has spaces"): expected a string or a list of strings, found an object
+        line 25: events[5].id (rule "good"): the id "good" on line 25 is already taken by the rule on line 7
+        line 25: events[5].severity (rule "good"): expected a string, found a list
+        line 26: events[6] (rule "nothing-asked"): the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType
+        line 26: events[6].tags (rule "nothing-asked"): expected a list of strings, found a string
+        line 26: events[6].attack[1] (rule "nothing-asked"): expected a string, found a number
+        line 28: events[7].pattern (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].unless (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].group (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].mode (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].threshold (rule "later"): this version does not support this key; remove it, or the rule
+        line 30: events[8].eventName (rule "twice"): the key stands here a second time; the first is on line 29
+        line 31: events[8]["quite other"] (rule "twice"): unknown key; remove it
+        line 31: events[8]["x\u{1b}[0m\ny"] (rule "twice"): unknown key; remove it
+        line 32: events[9].id: the string is empty; leave the key out, or name a value
+        line 32: events[9].runbook: expected a string, found a number
+        line 32: events[9].eventName: cannot be read: half of a surrogate pair (\ud800 to \udfff)
+        line 33: events[10]: the rule has no "id"
+        line 33: events[10]: the rule has no "severity"; give one of LOW, MEDIUM, HIGH, CRITICAL
+        line 33: events[10]: the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType
+        "#);
+    }
+
+    #[test]
+    fn the_top_of_the_file_is_one_of_three_forms() {
+        let all: Vec<String> = [
+            "",
+            " \n",
+            "\u{feff}",
+            "7",
+            "\"events\"",
+            "null",
+            "{}",
+            "[]",
+            "{\"events\": []}",
+            "{\"events\": {}}",
+            "{\"events\": null}",
+            "{\"monitoredEvents\": \"A\"}",
+            "{\"monitoredEvents\": []}",
+            "{\"events\": [{\"id\": \"a\", \"severity\": \"LOW\", \"eventName\": \"A\"}], \"monitoredEvents\": [\"A\"]}",
+            "{\"events\": [],\n\"events\": []}",
+        ]
+        .into_iter()
+        .map(|text| format!("{text:?}\n{}", errors(text)))
+        .collect();
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        ""
+        line 1: $: the file is empty; write {"events": [...]}
+
+        " \n"
+        line 1: $: the file is empty; write {"events": [...]}
+
+        "\u{feff}"
+        line 1: $: the file is empty; write {"events": [...]}
+
+        "7"
+        line 1: $: expected {"events": [...]} or a list of rules, found a number
+
+        "\"events\""
+        line 1: $: expected {"events": [...]} or a list of rules, found a string
+
+        "null"
+        line 1: $: expected {"events": [...]} or a list of rules, found null
+
+        "{}"
+        line 1: $: the file has neither "events" nor "monitoredEvents"
+
+        "[]"
+        line 1: $: no rules: nothing would ever be detected
+
+        "{\"events\": []}"
+        line 1: events: no rules: nothing would ever be detected
+
+        "{\"events\": {}}"
+        line 1: events: expected a list, found an object
+
+        "{\"events\": null}"
+        line 1: events: expected a list, found null
+
+        "{\"monitoredEvents\": \"A\"}"
+        line 1: monitoredEvents: expected a list, found a string
+
+        "{\"monitoredEvents\": []}"
+        line 1: monitoredEvents: no rules: nothing would ever be detected
+
+        "{\"events\": [{\"id\": \"a\", \"severity\": \"LOW\", \"eventName\": \"A\"}], \"monitoredEvents\": [\"A\"]}"
+        line 1: monitoredEvents: give either "events" or "monitoredEvents", not both
+
+        "{\"events\": [],\n\"events\": []}"
+        line 1: events: no rules: nothing would ever be detected
+        line 2: events: the key stands here a second time; the first is on line 1
+        "#);
+    }
+
+    #[test]
+    fn broken_json_is_told_with_line_and_column() {
+        let all: Vec<String> = [
+            "{\"events\": [\n  {\"id\": \"a\",}\n]}",
+            "{\"events\": [\n  {\"id\" \"a\"}\n]}",
+            "{\"events\": [\n  {\"id\": 'a'}\n]}",
+            "[\n// a comment\n]",
+            "{\"events\": [",
+            "[] x",
+            "{\"events\": [\"a\nb\"]}",
+        ]
+        .into_iter()
+        .map(errors)
+        .collect();
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        line 2: $: not valid JSON at column 14: expected a key in double quotes (JSON has no trailing commas and no comments)
+        line 2: $: not valid JSON at column 9: expected `:`
+        line 2: $: not valid JSON at column 10: expected a value (JSON has no comments and no single quotes)
+        line 2: $: not valid JSON at column 1: expected a value (JSON has no comments and no single quotes)
+        line 1: $: not valid JSON at column 12: EOF while parsing a list
+        line 1: $: not valid JSON at column 4: trailing characters
+        line 1: $: not valid JSON at column 14: control character (\u0000-\u001F) found while parsing a string
+        "#);
+    }
+
+    #[test]
+    fn legacy_names_become_rules() {
+        let text = r#"{"monitoredEvents": ["ConsoleLogin", "Delete*", "ConsoleLogin", "Get?", "Glue - Start"]}"#;
+        let rules = RuleSet::parse(text).unwrap();
+        let told: Vec<_> = rules.rules().iter().map(|r| format!("{} {} {}", r.id, r.severity, r.description)).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        ConsoleLogin MEDIUM The event ConsoleLogin occurred
+        Delete.any MEDIUM The event Delete* occurred
+        Get.one MEDIUM The event Get? occurred
+        Glue---Start MEDIUM The event Glue - Start occurred
+        "#);
+        let mut matcher = crate::rules::Matcher::new(std::sync::Arc::new(rules));
+        assert_eq!(matcher.matches(br#"{"eventName":"DeleteTrail"}"#)[0].id, "Delete.any");
+        assert!(matcher.matches(br#"{"eventName":"Trail"}"#).is_empty());
+    }
+
+    #[test]
+    fn legacy_entries_that_are_no_names_are_errors() {
+        let text = format!(
+            "{{\"monitoredEvents\": [\n\"A b\",\n\"A-b\",\n7,\n\"\",\n{{\"id\": \"x\"}},\n\"{}\"]}}",
+            "x".repeat(65)
+        );
+        insta::assert_snapshot!(errors(&text), @r#"
+        line 3: monitoredEvents[1] (rule "A-b"): the id "A-b" on line 3 is already taken by the rule on line 2
+        line 4: monitoredEvents[2]: expected a string, found a number
+        line 5: monitoredEvents[3]: the string is empty; leave the key out, or name a value
+        line 6: monitoredEvents[4]: expected an event name; rules go into {"events": [...]}
+        line 7: monitoredEvents[5]: the name is too long to be an id; write it as a rule in {"events": [...]}
+        "#);
+    }
+
+    #[test]
+    fn a_rule_may_leave_out_its_description_and_carry_metadata() {
+        let text = r#"[{"id": "a.B_c-1", "severity": "LOW", "eventName": "A",
+            "attack": ["T1098.001"], "tags": ["x"], "runbook": "https://example.com/runbook"}]"#;
+        let rules = RuleSet::parse(text).unwrap();
+        assert_eq!(rules.rules()[0].description, "A record matched the rule a.B_c-1");
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        assert!(errors(&" ".repeat(MAX_FILE_BYTES + 1)).contains("16777217 bytes; at most 16777216"));
+        let many = format!("[{}0]", "0,".repeat(MAX_RULES));
+        assert_eq!(errors(&many), "line 1: $: 10001 rules; at most 10000 are read");
+        let rule = |id: &str, name: &str| format!(r#"[{{"id": "{id}", "severity": "LOW", "eventName": "{name}"}}]"#);
+        assert!(RuleSet::parse(&rule(&"i".repeat(64), &"n".repeat(1_024))).is_ok());
+        assert!(errors(&rule(&"i".repeat(65), "n")).contains("1 to 64"));
+        assert!(errors(&rule("i", &"n".repeat(1_025))).contains("1025 bytes; at most 1024"));
+        // Not every one of ten thousand errors helps.
+        let wrong = format!("[{}0]", "0,\n".repeat(MAX_RULES - 1));
+        let told = RuleSet::parse(&wrong).unwrap_err().errors;
+        assert_eq!((told.len(), told.last().unwrap().line), (MAX_ERRORS, MAX_ERRORS));
+        assert!(told.last().unwrap().message.ends_with("(and 9000 more errors after this one)"));
+        // Depth costs nothing: what is not read is not descended into.
+        assert!(errors(&format!("{}{}", "[".repeat(200_000), "]".repeat(200_000))).contains("found a list"));
+    }
+
+    #[test]
+    fn near_keys_are_suggested_and_far_ones_not() {
+        let keys = || INFO_KEYS.into_iter().chain(Field::ALL.map(Field::key));
+        for (key, expected) in [
+            ("eventname", Some("eventName")),
+            ("event_name", Some("eventName")),
+            ("eventNames", Some("eventName")),
+            ("errorcode", Some("errorCode")),
+            ("useridentitytype", Some("userIdentityType")),
+            ("desc", None),
+            ("sourceIPAddress", None),
+            ("_comment", None),
+        ] {
+            assert_eq!(nearest(key, keys()), expected, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_fail(text in "[\\[\\]{}\",:a\\\\u0 \n]{0,60}") {
+            let _ = RuleSet::parse(&text);
+        }
+
+        #[test]
+        fn an_error_names_the_line_of_the_wrong_value(before in 0_usize..5, breaks in prop::collection::vec(0_usize..4, 8)) {
+            let gap = |i: usize| "\n".repeat(breaks[i]);
+            let good = "{\"id\": \"ID\", \"severity\": \"LOW\", \"eventName\": \"A\"},\n";
+            let mut text = format!("{}[{}", gap(0), gap(1));
+            for i in 0..before {
+                text.push_str(&good.replace("ID", &format!("g{i}")));
+            }
+            text.push_str(&format!("{}{{{}\"id\":{}\"bad\", \"eventName\": \"A\",{}", gap(2), gap(3), gap(4), gap(5)));
+            let line = text.matches('\n').count() + 1;
+            text.push_str(&format!("\"severity\":{}\"NO\"{}}}]", gap(6), gap(7)));
+            let told = RuleSet::parse(&text).unwrap_err().errors;
+            prop_assert_eq!(told.len(), 1);
+            prop_assert_eq!(told[0].line, line);
+            prop_assert_eq!(&told[0].path, &format!("[{before}].severity"));
+            prop_assert_eq!(told[0].rule.as_deref(), Some("bad"));
+        }
+    }
 }

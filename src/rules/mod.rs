@@ -123,7 +123,7 @@ impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.path)?;
         if let Some(rule) = &self.rule {
-            write!(f, " (rule \"{rule}\")")?;
+            write!(f, " (rule {rule:?})")?;
         }
         write!(f, ": {}", self.message)
     }
@@ -204,4 +204,131 @@ pub fn highest(rules: &[Arc<RuleInfo>]) -> Severity {
 #[must_use]
 pub fn ids(rules: &[Arc<RuleInfo>]) -> BTreeSet<String> {
     rules.iter().map(|rule| rule.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn matched(matcher: &mut Matcher, record: &Value) -> Vec<String> {
+        matcher.matches(record.to_string().as_bytes()).iter().map(|rule| rule.id.clone()).collect()
+    }
+
+    fn fixture(id: &str) -> Value {
+        let path = format!("{}/tests/fixtures/records/{id}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
+    }
+
+    /// For each default rule, what makes its record one that must not match any more.
+    const NEAR_MISSES: &[(&str, &str, Option<&str>)] = &[
+        // The log delivery service is denied thousands of times a day, in every account.
+        ("unauthorized-api-calls", "/userIdentity/type", Some("AWSService")),
+        ("unauthorized-api-calls", "/errorCode", Some("Client.InvalidParameterValue")),
+        ("root-account-usage", "/userIdentity/type", Some("AssumedRole")),
+        // Organizations has an AttachPolicy, and other services share names with IAM.
+        ("iam-policy-changes", "/eventSource", Some("organizations.amazonaws.com")),
+        ("iam-policy-changes", "/eventName", Some("ListAttachedUserPolicies")),
+        ("cloudtrail-stopped", "/eventName", Some("GetTrailStatus")),
+        ("cloudtrail-configuration-changes", "/eventName", Some("GetEventSelectors")),
+        // A sign-in that succeeded carries no message.
+        ("console-login-failures", "/errorMessage", None),
+        ("console-login-failures", "/eventName", Some("CheckMfa")),
+        ("kms-key-deletion", "/eventName", Some("CancelKeyDeletion")),
+        ("s3-bucket-policy-changes", "/eventSource", Some("s3express.amazonaws.com")),
+        ("s3-public-access-block-changes", "/eventName", Some("GetBucketPublicAccessBlock")),
+        ("aws-config-changes", "/eventName", Some("StartConfigurationRecorder")),
+        ("security-group-changes", "/eventName", Some("DescribeSecurityGroups")),
+        ("network-acl-changes", "/eventName", Some("DescribeNetworkAcls")),
+        ("network-gateway-changes", "/eventSource", Some("storagegateway.amazonaws.com")),
+        // API Gateway has a CreateRoute of its own.
+        ("route-table-changes", "/eventSource", Some("apigateway.amazonaws.com")),
+        ("vpc-changes", "/eventName", Some("DescribeVpcPeeringConnections")),
+    ];
+
+    #[test]
+    fn each_default_rule_matches_its_record_and_no_near_miss() {
+        let rules = Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap());
+        let mut matcher = Matcher::new(Arc::clone(&rules));
+        for rule in rules.rules() {
+            assert_eq!(matched(&mut matcher, &fixture(&rule.id)), [rule.id.as_str()]);
+            assert!(NEAR_MISSES.iter().any(|(id, ..)| *id == rule.id), "{} has no near miss", rule.id);
+        }
+        for (id, pointer, text) in NEAR_MISSES {
+            let mut record = fixture(id);
+            *record.pointer_mut(pointer).unwrap() = text.map_or(Value::Null, Value::from);
+            assert!(matched(&mut matcher, &record).is_empty(), "{id} with {pointer} = {text:?}");
+        }
+    }
+
+    #[test]
+    fn denials_are_matched_in_every_spelling() {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap()));
+        let mut record = fixture("unauthorized-api-calls");
+        for code in [
+            "AccessDenied",
+            "AccessDeniedException",
+            "Client.UnauthorizedOperation",
+            "UnauthorizedOperation",
+            "UnauthorizedException",
+            "VpceAccessDenied",
+            "AuthorizationError",
+        ] {
+            record["errorCode"] = json!(code);
+            assert_eq!(matched(&mut matcher, &record), ["unauthorized-api-calls"], "{code}");
+        }
+    }
+
+    const RULE: &str = r#"{"events": [{"id": "a", "severity": "HIGH", "description": "d",
+        "eventName": ["B*", "A", "C"], "errorCode": "X"}]}"#;
+
+    #[test]
+    fn the_hash_names_the_meaning_and_not_the_spelling() {
+        let hash = |text: &str| RuleSet::parse(text).unwrap().hash().to_owned();
+        let original = hash(RULE);
+        assert_eq!(original.len(), 16);
+        assert!(original.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        // Other keys first, a bare array, a list for a string, other order, a repetition, escapes, metadata, a BOM.
+        let respelled =
+            "\u{feff}[\n{\"errorCode\":[\"\\u0058\"],\"tags\":[\"t\"],\"eventName\":[\"C\",\"A\",\"A\",\"B*\"],
+            \"description\":\"d\",\"severity\":\"HIGH\",\"id\":\"a\"}]\r\n";
+        assert_eq!(hash(respelled), original);
+        for (from, to) in [
+            ("\"X\"", "\"Y\""),
+            ("\"A\", ", ""),
+            ("\"B*\"", "\"B\""),
+            ("errorCode", "errorMessage"),
+            ("HIGH", "LOW"),
+            ("\"a\"", "\"b\""),
+            ("\"d\"", "\"e\""),
+        ] {
+            let changed = RULE.replace(from, to);
+            assert_ne!(changed, RULE);
+            assert_ne!(hash(&changed), original, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn a_rule_set_lists_and_finds_its_rules() {
+        let rules = RuleSet::parse(DEFAULT_RULES).unwrap();
+        for rule in rules.rules() {
+            assert_eq!(rules.find(&rule.id), Some(rule));
+            assert!(rule.description.len() > 40, "{} says too little", rule.id);
+        }
+        assert_eq!(rules.find("no-such-rule"), None);
+        assert!(Matcher::new(Arc::default()).matches(br#"{"eventName":"A"}"#).is_empty());
+    }
+
+    #[test]
+    fn the_order_of_matches_is_the_files() {
+        let rules = RuleSet::parse(
+            r#"[{"id": "3", "severity": "LOW", "eventName": "A"}, {"id": "1", "severity": "LOW", "eventName": "A*"},
+                {"id": "2", "severity": "CRITICAL", "eventName": ["Z", "A"]}, {"id": "0", "severity": "LOW", "eventSource": "s"}]"#,
+        );
+        let found = Matcher::new(Arc::new(rules.unwrap())).matches(br#"{"eventSource":"s","eventName":"A"}"#);
+        assert_eq!(found.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["3", "1", "2", "0"]);
+        assert_eq!(highest(&found), Severity::Critical);
+        assert_eq!(ids(&found).into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    }
 }
