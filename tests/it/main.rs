@@ -3,4 +3,5 @@
 mod architecture;
 mod contract;
 mod fakes;
+mod faults;
 mod sim;
