@@ -122,10 +122,13 @@ impl Layers {
                 continue;
             }
             let is_section = known.iter().any(|known| known.split('.').next() == Some(key.as_str()));
-            let message = if is_section {
-                format!("is a section: write [{key}] and its keys below it")
-            } else {
+            let message = if !is_section {
                 format!("is not a known key{}", suggestion(&key, known.iter().map(String::as_str)))
+            } else if value.is_table() {
+                // A section whose keys are all commented out.
+                continue;
+            } else {
+                format!("is a section: write [{key}] and its keys below it")
             };
             self.errors.push(ConfigError { key: Some(key), origin: origin(line), message });
         }

@@ -313,3 +313,6 @@ fn missing(key: &str) -> String {
         variable(key)
     )
 }
+
+#[cfg(test)]
+mod tests;

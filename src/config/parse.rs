@@ -119,6 +119,10 @@ impl Raw {
 /// The URL of a queue, as `GetQueueUrl` returns it.
 pub(super) fn queue_url(text: &str) -> Result<String, String> {
     const HINT: &str = "the URL of an SQS queue looks like https://sqs.eu-west-1.amazonaws.com/111122223333/trailhound";
+    if text.contains('@') {
+        // Without the text: it would put the credentials into a log.
+        return Err(format!("holds an '@': AWS credentials come from the SDK's own chain, not from here; {HINT}"));
+    }
     if text.starts_with("arn:") {
         return Err(format!("{text:?} is an ARN; {HINT}"));
     }
@@ -126,10 +130,6 @@ pub(super) fn queue_url(text: &str) -> Result<String, String> {
     let host = uri.host().unwrap_or_default();
     if !matches!(uri.scheme_str(), Some("http" | "https")) || host.is_empty() {
         return Err(format!("{text:?} does not start with http:// or https:// and a host; {HINT}"));
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        // Without the text: it would put the credentials into a log.
-        return Err(format!("holds a user name or password; AWS credentials come from the SDK's own chain; {HINT}"));
     }
     if uri.path().trim_matches('/').is_empty() || uri.query().is_some() {
         return Err(format!("{text:?} does not end in the name of a queue; {HINT}"));
