@@ -206,9 +206,10 @@ impl Simulation {
             };
             let table = lock(&world.table);
             for event in events.into_iter().filter(|it| matches(*it)) {
+                // The rule that is always in force; one that a reload added may be unsettled, for another message.
                 let settled = table
                     .iter()
-                    .any(|(key, row)| key.event_id == event_id(event) && row.state.rules.is_subset(&row.state.settled));
+                    .any(|(key, row)| key.event_id == event_id(event) && row.state.settled.contains(rule_of(event)));
                 if !settled {
                     lock(&broken).push(format!("{message} was deleted before {} was settled", event_id(event)));
                 }
@@ -431,6 +432,11 @@ pub fn notification(key: &str) -> String {
 
 pub fn event_id(event: u32) -> String {
     format!("00000000-0000-4000-8000-{event:012}")
+}
+
+/// The rule that an event matches whatever was reloaded.
+fn rule_of(event: u32) -> &'static str {
+    if event % 3 == 1 { "trail-stopped" } else { "access-key" }
 }
 
 /// Two of three events match.
