@@ -9,3 +9,4 @@ mod faults;
 #[cfg(feature = "emulator")]
 mod process;
 mod sim;
+mod wire;
