@@ -1,9 +1,37 @@
 //! Every metric, named in one place. The doc comment of a field is its help text; `docs/metrics.md` lists them.
+//!
+//! Labels are bounded: their values are named in the code, except `rule_id`, which the rule file names.
 
 #[macro_use]
 mod macros;
 
-use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+
+use crate::notification::Ignored;
+use crate::rules::Severity;
+
+/// Seconds, for what happens inside the process and in single calls: 1 ms to 60 s.
+const SHORT: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds, for lags and ages: 1 s to one day.
+const LONG: [f64; 15] =
+    [1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 10_800.0, 43_200.0, 86_400.0];
+
+/// The commit that was built, where the build was told it.
+pub const REVISION: &str = match option_env!("TRAILHOUND_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// What a metric is, for the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricInfo {
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
 
 metrics! {
     /// All metrics of one process, with the registry that owns them.
@@ -18,7 +46,7 @@ metrics! {
         /// Messages left for redrive because a part of them can never be read, by the first reason.
         pub messages_left: IntCounterVec["reason"] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
-        pub messages_ignored: IntCounterVec["reason"] => "messages_ignored_total",
+        pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
         /// Deletes that failed after every retry; the message will be redelivered, which is harmless.
         pub message_delete_failures: IntCounter => "message_delete_failures_total",
         /// Messages in work.
@@ -58,7 +86,7 @@ metrics! {
         /// Matches, by rule id and severity.
         pub matches: IntCounterVec["rule_id", "severity"] => "matches_total",
         /// Alerts that SNS accepted, by severity.
-        pub alerts_published: IntCounterVec["severity"] => "alerts_published_total",
+        pub alerts_published: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_published_total",
         /// Attempts to publish an alert that failed, by error class.
         pub alert_failures: IntCounterVec["class" = ["transient", "permanent", "config"]] => "alert_failures_total",
         /// Detections that an earlier alert already covers.
@@ -90,6 +118,114 @@ metrics! {
         /// 1 while the process is ready.
         pub ready: IntGauge => "ready",
         /// Always 1; the labels say what runs.
-        pub build_info: IntGaugeVec["version", "revision", "rustc"] => "build_info",
+        pub build_info: IntGaugeVec["version", "revision"] => "build_info",
+    }
+}
+
+impl Metrics {
+    /// Every metric at zero, beside those of the process (CPU, memory, file descriptors, start time; Linux only).
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self::declared()?;
+        metrics.build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION])?.set(1);
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// All metrics in prometheus' text format ([`prometheus::TEXT_FORMAT`]).
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be encoded; the scrape gets what was encoded before");
+        }
+        text
+    }
+}
+
+/// Every way to take one value of each label, in order.
+fn combinations(labels: &[Vec<&'static str>]) -> Vec<Vec<&'static str>> {
+    labels.iter().fold(vec![Vec::new()], |rows, values| {
+        rows.iter().flat_map(|row| values.iter().map(|value| row.iter().copied().chain([*value]).collect())).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_is_known_before_the_first_event() {
+        let text = Metrics::new().unwrap().encode();
+        for line in [
+            "trailhound_messages_received_total 0",
+            "trailhound_messages_released_total{reason=\"stop\"} 0",
+            "trailhound_messages_ignored_total{reason=\"s3_test_event\"} 0",
+            "trailhound_alerts_published_total{severity=\"CRITICAL\"} 0",
+            "trailhound_event_lag_seconds_bucket{le=\"86400\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new().unwrap();
+        metrics.matches.with_label_values(&["root-login", "HIGH"]).inc();
+        metrics.aws_request_duration.with_label_values(&["sqs", "ReceiveMessage"]).observe(0.3);
+        let text = metrics.encode();
+        assert!(text.contains("trailhound_matches_total{rule_id=\"root-login\",severity=\"HIGH\"} 1\n"), "{text}");
+        assert!(
+            text.contains(
+                "trailhound_aws_request_duration_seconds_bucket{operation=\"ReceiveMessage\",service=\"sqs\",le=\"0.5\"} 1\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_build_and_the_process_are_described() {
+        let text = Metrics::new().unwrap().encode();
+        let build =
+            format!("trailhound_build_info{{revision=\"{REVISION}\",version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        assert!(text.contains(&build), "{text}");
+        if cfg!(target_os = "linux") {
+            assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+        }
+    }
+
+    #[test]
+    fn two_processes_in_one_test_do_not_share_figures() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.messages_received.inc();
+        assert_eq!((one.messages_received.get(), other.messages_received.get()), (1, 0));
+    }
+
+    #[test]
+    fn every_combination_of_label_values_is_made() {
+        assert_eq!(
+            combinations(&[vec!["a", "b"], vec!["x", "y"]]),
+            [["a", "x"], ["a", "y"], ["b", "x"], ["b", "y"]].map(Vec::from)
+        );
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_these_metrics() {
+        let document = include_str!("../../docs/metrics.md");
+        let documented: BTreeSet<&str> = document.lines().filter(|line| line.starts_with("| `trailhound_")).collect();
+        let declared: Vec<String> = Metrics::describe().iter().map(row).collect();
+        let missing: Vec<&str> = declared.iter().map(String::as_str).filter(|row| !documented.contains(row)).collect();
+        let unknown: Vec<&&str> =
+            documented.iter().filter(|row| !declared.iter().any(|known| known == **row)).collect();
+        assert!(missing.is_empty(), "docs/metrics.md lacks:\n{}", missing.join("\n"));
+        assert!(unknown.is_empty(), "docs/metrics.md lists what does not exist: {unknown:#?}");
+    }
+
+    /// A metric's row in the documentation.
+    fn row(metric: &MetricInfo) -> String {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        format!("| `{}` | {} | {} | {} |", metric.name, metric.kind, labels.join(", "), metric.help)
     }
 }
