@@ -258,6 +258,11 @@ pub(super) fn is_space(byte: u8) -> bool {
     byte <= b' '
 }
 
+/// Whether a number or literal cannot go on with this byte.
+pub(super) fn ends_token(byte: u8) -> bool {
+    is_space(byte) || matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']')
+}
+
 fn trim(value: &[u8]) -> &[u8] {
     let start = value.iter().position(|&byte| !is_space(byte)).unwrap_or(value.len());
     let end = value.iter().rposition(|&byte| !is_space(byte)).map_or(start, |last| last + 1);
@@ -301,8 +306,7 @@ fn after_container(raw: &[u8], open: usize) -> usize {
 /// Behind a number, a literal, or garbage in their place.
 fn after_token(raw: &[u8], start: usize) -> usize {
     let rest = raw.get(start..).unwrap_or_default();
-    let length =
-        rest.iter().position(|&byte| is_space(byte) || matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']'));
+    let length = rest.iter().position(|&byte| ends_token(byte));
     start + length.unwrap_or(rest.len())
 }
 
