@@ -110,9 +110,12 @@ async fn object_contract(objects: &dyn ObjectStore, bucket: &str, key: &str, len
     assert_eq!(rest.length, Some(length as u64 - 1000));
     assert_eq!(read(&mut rest).await, &expected[1000..]);
 
-    // Resuming where the object ends gives an empty rest, not an error.
-    let mut nothing = objects.open(&request(length, etag.clone())).await.unwrap();
-    assert_eq!(read(&mut nothing).await, b"");
+    // Resuming where the object ends gives an empty rest; a store that does not say how long the object is may have it
+    // read again instead.
+    match objects.open(&request(length, etag.clone())).await {
+        Ok(mut nothing) => assert_eq!(read(&mut nothing).await, b""),
+        Err(error) => assert_eq!(error.fault, Fault::Changed),
+    }
 
     replace().await;
     let changed = objects.open(&request(1000, etag)).await.err().unwrap();
