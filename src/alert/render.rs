@@ -689,7 +689,7 @@ mod tests {
         check(&fits);
         assert_eq!(document_of(&fits)["truncated"], false);
         // A quote costs four bytes, as JSON in JSON in JSON.
-        for size in [66_000, 1_000_000] {
+        for size in [66_000, 300_000] {
             let large = with(size);
             check(&large);
             assert_eq!(document_of(&large)["event"], Value::Null);
@@ -701,7 +701,7 @@ mod tests {
     #[test]
     fn everything_at_its_longest_still_fits() {
         for character in ["x", "\"", "\\", "\n", "\u{1f600}", "\u{202e}", "\u{e0001}"] {
-            let long = character.repeat(100_000);
+            let long = character.repeat(5_000);
             let identity = json!({ "type": long, "arn": long, "userName": long });
             let record = json!({
                 "eventID": character.repeat(1024 / character.len()), "eventTime": "2024-05-01T12:00:00Z", "eventName": long,
