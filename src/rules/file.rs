@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::condition::{AnyOf, Field, Rule};
 use super::document::{Document, Member, Node, Position, Value};
+use super::suggest::nearest;
 use super::{RuleError, RuleErrors, RuleInfo, Severity};
 
 const MAX_FILE_BYTES: usize = 16 << 20;
@@ -15,7 +16,7 @@ const MAX_DESCRIPTION_BYTES: usize = 2_048;
 const MAX_ERRORS: usize = 1_000;
 
 const FILE_KEYS: [&str; 3] = ["events", "monitoredEvents", "$schema"];
-const INFO_KEYS: [&str; 6] = ["id", "description", "severity", "attack", "tags", "runbook"];
+pub(super) const INFO_KEYS: [&str; 6] = ["id", "description", "severity", "attack", "tags", "runbook"];
 /// Keys of the rule language that this version does not read. Ignoring one would change what a rule means.
 const LATER_KEYS: [&str; 5] = ["pattern", "unless", "group", "mode", "threshold"];
 const LATER_FILE_KEYS: [&str; 2] = ["lists", "tests"];
@@ -67,7 +68,7 @@ impl<'a> Reader<'a> {
         if more > 0
             && let Some(last) = errors.last_mut()
         {
-            last.message.push_str(&format!(" (and {more} more errors after this one)"));
+            last.message = format!("{} (and {more} more errors after this one)", last.message);
         }
         Err(RuleErrors { errors })
     }
@@ -86,7 +87,7 @@ impl<'a> Reader<'a> {
         let place = Place { rule: None, path: "$".to_owned(), at: self.document.position(root) };
         match self.read(&place, root) {
             Some(Value::Array(elements)) => self.events(&place, "", elements),
-            Some(Value::Object(members)) => self.sections(&place, members),
+            Some(Value::Object(members)) => self.sections(&place, &members),
             Some(_) => {
                 let kind = root.kind();
                 self.error(&place, format!("expected {{\"events\": [...]}} or a list of rules, found {kind}"));
@@ -96,10 +97,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn sections(&mut self, root: &Place, members: Vec<Member<'a>>) -> Vec<Rule> {
+    fn sections(&mut self, root: &Place, members: &[Member<'a>]) -> Vec<Rule> {
         let mut rules = None;
         let mut seen = HashMap::new();
-        for member in &members {
+        for member in members {
             let place = Place { rule: None, path: join("", &member.key), at: self.document.position_of(member) };
             if self.is_repeated(&mut seen, &place, &member.key) {
                 continue;
@@ -319,13 +320,10 @@ impl<'a> Reader<'a> {
     }
 
     fn texts(&mut self, place: &Place, node: Node<'a>) -> Option<Vec<String>> {
-        let elements = match self.read(place, node)? {
-            Value::Array(elements) => elements,
-            _ => {
-                let kind = node.kind();
-                self.error(place, format!("expected a list of strings, found {kind}"));
-                return None;
-            }
+        let Value::Array(elements) = self.read(place, node)? else {
+            let kind = node.kind();
+            self.error(place, format!("expected a list of strings, found {kind}"));
+            return None;
         };
         if elements.is_empty() {
             self.error(place, "the list is empty; leave the key out, or name a value");
@@ -439,34 +437,6 @@ fn unknown(key: &str, known: impl IntoIterator<Item = &'static str>) -> String {
         Some(near) => format!("unknown key; did you mean \"{near}\"?"),
         None => "unknown key; remove it".to_owned(),
     }
-}
-
-/// The known key that takes the fewest edits, if these are few.
-fn nearest(key: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    if key.len() > MAX_ID_BYTES {
-        return None;
-    }
-    let wanted = key.to_ascii_lowercase();
-    let ranked = known.into_iter().map(|candidate| (distance(&wanted, &candidate.to_ascii_lowercase()), candidate));
-    let (edits, candidate) = ranked.min_by_key(|(edits, _)| *edits)?;
-    (edits <= candidate.len().div_ceil(3)).then_some(candidate)
-}
-
-/// Levenshtein's, a row at a time.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut diagonal = i;
-        let mut before = i + 1;
-        let mut next = vec![before];
-        for (r, above) in right.chars().zip(row.iter().skip(1)) {
-            before = (diagonal + usize::from(l != r)).min(before + 1).min(above + 1);
-            diagonal = *above;
-            next.push(before);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// The path of a member; a key that is no plain word is quoted, escaped and cut.
@@ -728,23 +698,6 @@ mod tests {
         assert!(errors(&format!("{}{}", "[".repeat(200_000), "]".repeat(200_000))).contains("found a list"));
     }
 
-    #[test]
-    fn near_keys_are_suggested_and_far_ones_not() {
-        let keys = || INFO_KEYS.into_iter().chain(Field::ALL.map(Field::key));
-        for (key, expected) in [
-            ("eventname", Some("eventName")),
-            ("event_name", Some("eventName")),
-            ("eventNames", Some("eventName")),
-            ("errorcode", Some("errorCode")),
-            ("useridentitytype", Some("userIdentityType")),
-            ("desc", None),
-            ("sourceIPAddress", None),
-            ("_comment", None),
-        ] {
-            assert_eq!(nearest(key, keys()), expected, "{key}");
-        }
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_it_fail(text in "[\\[\\]{}\",:a\\\\u0 \n]{0,60}") {
@@ -754,14 +707,15 @@ mod tests {
         #[test]
         fn an_error_names_the_line_of_the_wrong_value(before in 0_usize..5, breaks in prop::collection::vec(0_usize..4, 8)) {
             let gap = |i: usize| "\n".repeat(breaks[i]);
-            let good = "{\"id\": \"ID\", \"severity\": \"LOW\", \"eventName\": \"A\"},\n";
-            let mut text = format!("{}[{}", gap(0), gap(1));
-            for i in 0..before {
-                text.push_str(&good.replace("ID", &format!("g{i}")));
-            }
-            text.push_str(&format!("{}{{{}\"id\":{}\"bad\", \"eventName\": \"A\",{}", gap(2), gap(3), gap(4), gap(5)));
-            let line = text.matches('\n').count() + 1;
-            text.push_str(&format!("\"severity\":{}\"NO\"{}}}]", gap(6), gap(7)));
+            let good: String = (0..before)
+                .map(|i| "{\"id\": \"ID\", \"severity\": \"LOW\", \"eventName\": \"A\"},\n".replace("ID", &i.to_string()))
+                .collect();
+            let start = format!(
+                "{}[{}{good}{}{{{}\"id\":{}\"bad\", \"eventName\": \"A\",{}",
+                gap(0), gap(1), gap(2), gap(3), gap(4), gap(5)
+            );
+            let line = start.matches('\n').count() + 1;
+            let text = format!("{start}\"severity\":{}\"NO\"{}}}]", gap(6), gap(7));
             let told = RuleSet::parse(&text).unwrap_err().errors;
             prop_assert_eq!(told.len(), 1);
             prop_assert_eq!(told[0].line, line);

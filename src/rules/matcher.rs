@@ -109,7 +109,7 @@ struct Text<'a> {
     decoded: OnceCell<Option<Cow<'a, str>>>,
 }
 
-impl<'a> Text<'a> {
+impl Text<'_> {
     /// `None` for null, and for anything but a string.
     fn get(&self) -> Option<&str> {
         self.decoded.get_or_init(|| json::string(self.raw)).as_deref()
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn escapes_and_odd_bytes_hide_nothing() {
         for key in ["eventName", "eventSource", "errorCode", "errorMessage"] {
-            let escaped: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+            let escaped = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<Vec<_>>().concat();
             assert!(asks(key, "A?c", &format!(r#"{{"{escaped}":"\u0041\ud800c"}}"#)), "{key}");
         }
         assert!(asks("userIdentityType", "Root", r#"{"user\u0049dentity":{"\u0074ype":"Roo\u0074"}}"#));

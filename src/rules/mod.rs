@@ -4,6 +4,7 @@ mod condition;
 mod document;
 mod file;
 mod matcher;
+mod suggest;
 mod wildcard;
 
 use std::collections::{BTreeSet, HashMap};
@@ -259,6 +260,15 @@ mod tests {
             let mut record = fixture(id);
             *record.pointer_mut(pointer).unwrap() = text.map_or(Value::Null, Value::from);
             assert!(matched(&mut matcher, &record).is_empty(), "{id} with {pointer} = {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_the_default_rules() {
+        let page = include_str!("../../docs/rules.md");
+        for rule in RuleSet::parse(DEFAULT_RULES).unwrap().rules() {
+            let row = format!("| `{}` | {} |", rule.id, rule.severity);
+            assert!(page.contains(&row), "docs/rules.md lacks the row {row}");
         }
     }
 

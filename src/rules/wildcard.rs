@@ -1,5 +1,5 @@
 //! `*` matches any run of characters, also none; `?` matches exactly one (a Unicode scalar value). There is no escape:
-//! the names and codes of CloudTrail hold neither. The case of letters counts.
+//! the names and codes of events hold neither. The case of letters counts.
 
 /// Whether `pattern` uses a wildcard at all.
 pub(super) fn is_wildcard(pattern: &str) -> bool {

@@ -73,7 +73,7 @@ fn pure_steps_know_no_client_clock_metrics_or_task() {
 
 #[test]
 fn sdk_types_stay_under_the_aws_folder() {
-    let forbidden = ["aws_sdk_", "aws_config", "aws_smithy_"];
+    let forbidden = ["aws_sdk_", "aws_config::", "aws_smithy_"];
     assert_eq!(violations(|step| step != "aws", &forbidden), Vec::<String>::new());
 }
 

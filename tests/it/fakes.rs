@@ -48,6 +48,8 @@ pub struct QueueState {
     pub messages: Vec<QueuedMessage>,
     pub dead: Vec<QueuedMessage>,
     pub deleted: Vec<String>,
+    /// The most messages that were invisible at once.
+    pub most_in_flight: usize,
     next: u64,
 }
 
@@ -55,6 +57,8 @@ pub struct QueueState {
 pub struct StoredObject {
     pub bytes: Bytes,
     pub etag: String,
+    /// Every body of this object breaks off here.
+    pub breaks: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +140,7 @@ impl World {
     pub fn put_object(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         let etag = format!("\"{:x}-{}\"", bytes.len(), lock(&self.objects).len());
-        lock(&self.objects).insert((bucket.to_owned(), key.to_owned()), StoredObject { bytes, etag });
+        lock(&self.objects).insert((bucket.to_owned(), key.to_owned()), StoredObject { bytes, etag, breaks: None });
     }
 
     pub fn note(&self, line: impl Into<String>) {
@@ -230,6 +234,8 @@ impl MessageQueue for Fake {
                         sent_at: None,
                     });
                 }
+                let in_flight = alive.iter().filter(|it| it.visible_at > now).count();
+                queue.most_in_flight = queue.most_in_flight.max(in_flight);
                 let next = alive.iter().map(|it| it.visible_at).min();
                 queue.messages = alive;
                 (received, next)
@@ -311,7 +317,7 @@ impl ObjectStore for Fake {
         let breaks = match trouble {
             Some(Trouble::Break(after)) => Some(after),
             Some(Trouble::LoseAnswer) => return Err(lost(operation)),
-            _ => None,
+            _ => object.breaks.map(|at| at.saturating_sub(request.start)),
         };
         Ok(ObjectBody { etag: Some(object.etag), length: Some(length), chunks: Box::new(Chunks { rest, breaks }) })
     }

@@ -3,5 +3,11 @@
 mod architecture;
 mod cli;
 mod contract;
+#[cfg(feature = "emulator")]
+mod daemon;
 mod fakes;
+mod faults;
+#[cfg(feature = "emulator")]
+mod process;
 mod sim;
+mod wire;
