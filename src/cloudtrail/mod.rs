@@ -84,7 +84,7 @@ pub enum RecordProblem {
 pub enum Step {
     /// All input is used up: bring more, or an empty input with `last` set.
     NeedInput,
-    /// The budget of one step is spent (1 MiB decoded, or 32 detections): take the output, call again.
+    /// The budget of one step is spent (1 MiB decoded, or 32 detections or 1 MiB of them): take the output, call again.
     Yield,
     /// The document is complete and well formed.
     End,
@@ -155,6 +155,8 @@ const INPUT_BYTES: usize = 64 * 1024;
 /// The budget of a step.
 const STEP_BYTES: u64 = 1024 * 1024;
 const STEP_DETECTIONS: usize = 32;
+/// Bytes of detections after which a step ends: what a message holds while it delivers is bounded by this and a record.
+const STEP_HELD: usize = 1024 * 1024;
 
 /// Up to here any ratio is fine: a few repeated records compress well.
 const RATIO_FREE_BYTES: u64 = 1024 * 1024;
@@ -233,7 +235,8 @@ impl Decoder {
                     let rules = matches(raw);
                     if !rules.is_empty() {
                         out.detections.push(Detection { index, raw: Bytes::copy_from_slice(raw), rules });
-                        if out.detections.len() >= STEP_DETECTIONS {
+                        let held: usize = out.detections.iter().map(|one| one.raw.len()).sum();
+                        if out.detections.len() >= STEP_DETECTIONS || held >= STEP_HELD {
                             return Ok(Step::Yield);
                         }
                     }
