@@ -161,9 +161,10 @@ impl Reader {
             return self.object(&object, depth);
         }
         if let Some(text) = string(value) {
-            return match is_validation_message(text.trim()) {
-                true => self.found.ignored.push(Ignored::CloudTrailValidation),
-                false => self.unknown(depth, "a string"),
+            return if is_validation_message(text.trim()) {
+                self.found.ignored.push(Ignored::CloudTrailValidation);
+            } else {
+                self.unknown(depth, "a string");
             };
         }
         // EventBridge Pipes send batches as an array.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from evaluate import detections, highest, load_rules
 from waiting import wait_until
@@ -87,7 +87,7 @@ def check_item(item, record, rule_ids, rules):
     equal(empty, [], f"empty attributes of {event_id}")
     detected, alerted = parse_time(item["DetectedAt"]), parse_time(item["AlertedAt"])
     check(detected <= alerted, f"{event_id} was alerted before it was detected")
-    age = (datetime.now(timezone.utc) - detected).total_seconds()
+    age = (datetime.now(UTC) - detected).total_seconds()
     check(-1 <= age <= 900, f"DetectedAt of {event_id} is {item['DetectedAt']}")
     kept = int(item["ExpiresAt"]) - detected.timestamp()
     check(abs(kept - RETENTION_DAYS * 86400) <= 1, f"ExpiresAt of {event_id} is {kept} s after DetectedAt")

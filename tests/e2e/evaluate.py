@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 
 SEVERITIES = ["LOW", "MEDIUM", "HIGH", "CRITICAL"]
 
@@ -54,6 +55,25 @@ def detections(records, rules):
 
 def highest(rule_ids, rules):
     return max((rule["severity"] for rule in rules if rule["id"] in rule_ids), key=SEVERITIES.index)
+
+
+def canonical(record):
+    return json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+
+def usable_id(record):
+    """Whether a record's own id names its item; otherwise a hash of the record does."""
+    own = record.get("eventID")
+    return isinstance(own, str) and 0 < len(own.encode()) <= 1024 and not own.startswith("trailhound#")
+
+
+def event_timestamp(record):
+    """The sort key of a record's item: its time, or the epoch where it tells none."""
+    try:
+        moment = datetime.fromisoformat(record["eventTime"].replace("Z", "+00:00"))
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (KeyError, AttributeError, ValueError):
+        return "1970-01-01T00:00:00Z"
 
 
 LOG_NAME = re.compile(r"(^|/)[^/_]+_CloudTrail(-Insight)?_[^/_]+_\d{8}T\d{4}Z_[^/]+$")

@@ -4,11 +4,11 @@ import gzip
 import json
 import random
 import uuid
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 ACCOUNT = "111122223333"
 REGION = "eu-central-1"
-START = datetime(2026, 3, 2, 9, 0, tzinfo=timezone.utc)
+START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
 def to_time(moment):
@@ -150,7 +150,9 @@ class Account:
             [
                 lambda: self.record("ec2", "DescribeSecurityGroups"),
                 lambda: self.record("ec2", "DescribeInstances"),
-                lambda: self.record("s3", "GetObject", errorCode="NoSuchKey", eventCategory="Data", managementEvent=False),
+                lambda: self.record(
+                    "s3", "GetObject", errorCode="NoSuchKey", eventCategory="Data", managementEvent=False
+                ),
                 lambda: self.record("iam", "ListAccessKeys", self.user("alice")),
                 lambda: self.record("sts", "AssumeRole", {"type": "AWSService", "invokedBy": "ecs.amazonaws.com"}),
                 # The name of a monitored event, in another service.

@@ -1,20 +1,29 @@
 """What is tried, each in a world of its own. The docstring of a scenario is what it claims."""
 
 import gzip
-import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
 
 import shapes
 from checks import check, check_delivered, equal, same_keys
-from evaluate import detections, inline_record, is_known, load_rules, matching_rules, named_keys, reads_objects
+from evaluate import (
+    canonical,
+    event_timestamp,
+    inline_record,
+    is_known,
+    load_rules,
+    matching_rules,
+    reads_objects,
+    usable_id,
+)
 from records import Account, log_file, log_text
 from waiting import wait_until
-from world import RULES
+from world import DEFAULT_RULES, RULES
 
 SCENARIOS = []
 
@@ -112,7 +121,7 @@ def kill(world, seed):
         daemon = world.daemon(TRAILHOUND_PIPELINE__CONCURRENCY="6")
         # Not before it did something new, so that the backlog shrinks; then at any point of whatever it does.
         goal = done + moments.randint(5, 50)
-        wait_until(lambda: world.item_count() >= goal, f"{goal} items", seconds=90, every=0.02)
+        wait_until(lambda goal=goal: world.item_count() >= goal, f"{goal} items", seconds=90, every=0.02)
         time.sleep(moments.random() / 5)
         daemon.kill()
         done = world.item_count()
@@ -171,8 +180,14 @@ def poison(world, seed):
         ),
         "a notification without a key": (
             "bad_notification",
-            json.dumps({"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {}},
-                                    stored(log_file(good()))]}),
+            json.dumps(
+                {
+                    "Records": [
+                        {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {}},
+                        stored(log_file(good())),
+                    ]
+                }
+            ),
         ),
     }
     for _, body in poisons.values():
@@ -288,7 +303,9 @@ def reload(world, seed):
         os.replace(fresh, link)
 
     bad = world.workdir / "bad.json"
-    for number, text in enumerate(('{"events": [', '{"events": [{"id": "x"}]}', '{"events": [{"id": "x", "nonsense": 1}]}')):
+    for number, text in enumerate(
+        ('{"events": [', '{"events": [{"id": "x"}]}', '{"events": [{"id": "x", "nonsense": 1}]}')
+    ):
         bad.write_text(text)
         swap(bad)
         reloaded("failed", number)
@@ -530,10 +547,9 @@ def fifo_topic(world, seed):
 def real_data(world, seed, data):
     """Other people's records and messages: nothing dies, each has the outcome of the documents and of a second
     evaluation of the rules."""
-    rules_path = world.default_rules if world.default_rules.exists() else RULES
-    rules = load_rules(rules_path)
+    rules = load_rules(DEFAULT_RULES)
     account = Account(seed)
-    daemon = world.daemon(SECURITY_EVENTS_PATH=str(rules_path)).wait_ready()
+    daemon = world.daemon(SECURITY_EVENTS_PATH=str(DEFAULT_RULES)).wait_ready()
 
     records = []
     for path in sorted((data / "cloudtrail").rglob("*.json")):
@@ -566,26 +582,29 @@ def real_data(world, seed, data):
                 dead.append(body)
 
     world.wait_until_empty(seconds=180)
-    same_keys([canonical(body) for body in world.dead()], [canonical(body) for body in dead], "dead letters")
+    same_keys(world.dead(), dead, "dead letters")
     check(daemon.process.poll() is None, "the daemon lives")
     check("panicked" not in daemon.log.read_text(), "no task panicked")
 
-    wanted = {}
+    wanted, without_id = {}, set()
     for record in records:
         if matched := matching_rules(record, rules):
-            wanted.setdefault(identity(record), set()).update(matched)
-    items = {(own_id(item), item["Timestamp"]): item for item in world.items()}
-    same_keys(
-        [key for key in items if key[0]], [key for key in wanted if key[0]], "stored events with an id of their own"
-    )
-    equal(len(items), len({key for key in wanted}), "stored events")
+            if usable_id(record):
+                wanted.setdefault((record["eventID"], event_timestamp(record)), set()).update(matched)
+            else:
+                without_id.add(canonical(record))
+    items = {(item["EventId"], item["Timestamp"]): item for item in world.items()}
+    hashed = {key for key in items if key not in wanted and re.fullmatch("[0-9a-f]{64}", key[0])}
+    same_keys(set(items) - hashed, wanted, "stored events")
+    equal(len(hashed), len(without_id), "stored events without an id of their own")
     for key, matched in wanted.items():
-        if key[0]:
-            equal(items[key]["Rules"], matched, f"Rules of {key}")
-            equal(items[key]["SettledRules"], matched, f"SettledRules of {key}")
+        equal(items[key]["Rules"], matched, f"Rules of {key}")
+    for key, item in items.items():
+        equal(item["SettledRules"], item["Rules"], f"SettledRules of {key}")
     wait_until(lambda: len(world.alerts()) >= daemon.metric("alerts_published_total"), "every alert in the inbox")
     ids = [alert["document"]["alert_id"] for alert in world.alerts()]
     equal(len(ids), len(set(ids)), "alerts with distinct ids")
     same_keys(ids, {i for item in items.values() for i in item["AlertIds"]}, "alert ids")
     equal(daemon.stop(), 0, "exit status")
-    return f"{len(records)} records and {bodies} messages: {len(items)} events, {len(ids)} alerts, {len(dead)} dead letters"
+    outcome = f"{len(items)} events, {len(ids)} alerts, {len(dead)} dead letters"
+    return f"{len(records)} records and {bodies} messages: {outcome}"

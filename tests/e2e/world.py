@@ -11,13 +11,13 @@ from pathlib import Path
 import boto3
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.config import Config
-
 from emulators import ACCOUNT, REGION, base_environment, free_port
 from records import log_file
 from waiting import wait_until
 
 HERE = Path(__file__).parent
 RULES = HERE / "rules.json"
+DEFAULT_RULES = HERE.parents[1] / "monitored_events.json"
 
 
 def clients(endpoint):
@@ -31,9 +31,11 @@ def clients(endpoint):
 class World:
     """A bucket that notifies a queue with a dead-letter queue, a topic with an inbox subscribed to it, and a table."""
 
-    def __init__(self, name, emulator, binary, workdir, visibility=30, max_receives=10, notify=True, fifo=False,
-                 topic=True):
+    def __init__(
+        self, name, emulator, binary, workdir, visibility=30, max_receives=10, notify=True, fifo=False, topic=True
+    ):
         self.name = name
+        self.kind = emulator.kind
         self.endpoint = emulator.endpoint
         self.binary = binary
         self.workdir = Path(workdir) / name
@@ -93,8 +95,14 @@ class World:
         keys = [{"AttributeName": "EventId", "KeyType": "HASH"}, {"AttributeName": "Timestamp", "KeyType": "RANGE"}]
         by_day = {
             "IndexName": "ByDay",
-            "KeySchema": [{"AttributeName": "Day", "KeyType": "HASH"}, {"AttributeName": "Timestamp", "KeyType": "RANGE"}],
-            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["Severity", "Rules", "EventName", "Actor"]},
+            "KeySchema": [
+                {"AttributeName": "Day", "KeyType": "HASH"},
+                {"AttributeName": "Timestamp", "KeyType": "RANGE"},
+            ],
+            "Projection": {
+                "ProjectionType": "INCLUDE",
+                "NonKeyAttributes": ["Severity", "Rules", "EventName", "Actor"],
+            },
         }
         names = ("EventId", "Timestamp", "Day")
         self.dynamodb.create_table(
@@ -191,29 +199,41 @@ class Daemon:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = world.workdir / f"daemon-{len(world.daemons)}.log"
-        self.environment = base_environment() | {
-            "AWS_ENDPOINT_URL": world.endpoint,
-            "SQS_QUEUE_URL": world.queue,
-            "SNS_TOPIC_ARN": world.topic,
-            "DYNAMODB_TABLE": world.table,
-            "SECURITY_EVENTS_PATH": str(RULES),
-            "LOG_LEVEL": "INFO",
-            "TRAILHOUND_HTTP__LISTEN": f"127.0.0.1:{self.port}",
-            "TRAILHOUND_QUEUE__WAIT": "1s",
-            "TRAILHOUND_SHUTDOWN__DEADLINE": "20s",
-        } | settings
+        self.environment = (
+            base_environment()
+            | {
+                "AWS_ENDPOINT_URL": world.endpoint,
+                "SQS_QUEUE_URL": world.queue,
+                "SNS_TOPIC_ARN": world.topic,
+                "DYNAMODB_TABLE": world.table,
+                "SECURITY_EVENTS_PATH": str(RULES),
+                "LOG_LEVEL": "INFO",
+                "TRAILHOUND_HTTP__LISTEN": f"127.0.0.1:{self.port}",
+                "TRAILHOUND_QUEUE__WAIT": "1s",
+                "TRAILHOUND_SHUTDOWN__DEADLINE": "20s",
+            }
+            | settings
+        )
         self.binary = world.binary
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [self.binary, "run"],
-                env=self.environment, cwd=world.workdir, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self.environment,
+                cwd=world.workdir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def run(self, *arguments):
         """Runs another command of the binary with the daemon's settings."""
         return subprocess.run(
-            [self.binary, *arguments], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=30,
+            [self.binary, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
 
     def get(self, path):

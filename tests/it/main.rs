@@ -2,6 +2,11 @@
 
 mod architecture;
 mod contract;
+#[cfg(feature = "emulator")]
+mod daemon;
 mod fakes;
 mod faults;
+#[cfg(feature = "emulator")]
+mod process;
 mod sim;
+mod wire;
