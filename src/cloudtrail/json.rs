@@ -536,7 +536,7 @@ mod tests {
     use super::*;
     use crate::cloudtrail::testing::{any_value, respell};
 
-    /// Reads a value through this module alone and compares it with what serde_json reads.
+    /// Reads a value through this module alone and compares it with what `serde_json` reads.
     fn assert_reads_as(raw: &[u8], value: &Value) {
         match value {
             Value::Object(expected) => {

@@ -65,7 +65,7 @@ enum Place {
 
 #[derive(Debug)]
 enum Held {
-    /// Empty between records.
+    /// Emptied when a record begins.
     Bytes(Vec<u8>),
     /// The record is too large already. Its bytes are gone; their buffer stays for the next.
     TooLarge(Vec<u8>),
@@ -222,7 +222,7 @@ impl Splitter {
             (State::Colon, _) => "a colon",
             (State::AfterMember, _) => "a comma or the end of the object",
             (State::AfterElement, _) => "a comma or the end of the array behind a record",
-            (State::End, _) => "nothing behind the document",
+            (State::End, _) => "the end of the document",
             // Both are taken care of before.
             (State::InKey(_) | State::Inside(..), _) => "more text",
         };

@@ -444,7 +444,7 @@ fn matches(event: u32) -> bool {
     event % 3 != 0
 }
 
-fn record(event: u32) -> serde_json::Value {
+pub fn record(event: u32) -> serde_json::Value {
     let (source, name) = match event % 3 {
         0 => ("ec2.amazonaws.com", "DescribeInstances"),
         1 => ("cloudtrail.amazonaws.com", "StopLogging"),
