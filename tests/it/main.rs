@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that the SDK is linked once.
 
 mod architecture;
+mod cli;
 mod contract;
 #[cfg(feature = "emulator")]
 mod daemon;
