@@ -198,3 +198,84 @@ fn received(message: Message) -> Option<ReceivedMessage> {
         body: message.body.unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::aws::local;
+    use crate::metrics::Metrics;
+
+    /// Deletes `receipts` from a queue that answers `answer`; also gives what was sent.
+    async fn deleted(receipts: &[&str], answer: Value) -> (Result<Vec<Result<(), PortError>>, PortError>, Value) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let sqs = Sqs::new(
+            &local(&endpoint, "eu-west-1", CALL_TIMEOUT),
+            "https://sqs.eu-west-1.amazonaws.com/111122223333/trail",
+            Meter(Arc::new(Metrics::new().unwrap())),
+        );
+        let receipts: Vec<_> = receipts.iter().map(|handle| Receipt((*handle).to_owned())).collect();
+        let receipts: Vec<_> = receipts.iter().collect();
+        let serve = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            let sent = loop {
+                assert_ne!(connection.read_buf(&mut request).await.unwrap(), 0);
+                let text = String::from_utf8(request.clone()).unwrap();
+                if let Some(sent) = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()) {
+                    break sent;
+                }
+            };
+            let body = answer.to_string();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            connection.write_all((head + &body).as_bytes()).await.unwrap();
+            sent
+        };
+        tokio::join!(sqs.delete_receipts(&receipts), serve)
+    }
+
+    #[tokio::test]
+    async fn each_entry_of_a_delete_has_its_own_result() {
+        let failed = |id: &str, code: &str, sender: bool| json!({ "Id": id, "Code": code, "Message": "AQEB1 is not good", "SenderFault": sender });
+        let answer = json!({
+            "Successful": [{ "Id": "2" }, { "Id": "77" }, { "Id": "x" }],
+            "Failed": [
+                failed("1", "ReceiptHandleIsInvalid", true),
+                failed("0", "InternalError", false),
+                failed("3", "RequestThrottled", true),
+            ],
+        });
+        let (results, sent) = deleted(&["AQEB0", "AQEB1", "AQEB2", "AQEB3", "AQEB4"], answer).await;
+        let results = results.unwrap();
+        let faults: Vec<_> = results
+            .iter()
+            .map(|result| result.as_ref().err().map(|error| (error.class, error.fault.clone())))
+            .collect();
+        let transient = Some((ErrorClass::Transient, Fault::Unavailable));
+        let lost = Some((ErrorClass::Permanent, Fault::LeaseLost));
+        assert_eq!(faults, [transient.clone(), lost, None, transient.clone(), transient]);
+        assert!(!results[1].as_ref().unwrap_err().to_string().contains("AQEB1"));
+        assert_eq!(sent["Entries"][1], json!({ "Id": "1", "ReceiptHandle": "AQEB1" }));
+    }
+
+    #[tokio::test]
+    async fn nothing_to_delete_sends_nothing() {
+        let sdk = local("http://127.0.0.1:1", "eu-west-1", CALL_TIMEOUT);
+        let sqs = Sqs::new(&sdk, "trail", Meter(Arc::new(Metrics::new().unwrap())));
+        assert!(sqs.delete(&[]).await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_second_never_gives_a_message_back() {
+        assert_eq!(whole_seconds(Duration::ZERO), 0);
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(30)), 30);
+        assert_eq!(whole_seconds(Duration::MAX), 43_200);
+    }
+}
