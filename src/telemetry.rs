@@ -9,8 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{LogConfig, LogFormat};
 
 /// At debug level these print headers and bodies: they stay at `warn` unless the filter names them.
-const TALKATIVE: [&str; 9] =
-    ["aws_config", "aws_credential", "aws_runtime", "aws_sdk", "aws_sigv4", "aws_smithy", "h2", "hyper", "rustls"];
+const TALKATIVE: [&str; 4] = ["aws_", "h2", "hyper", "rustls"];
 
 /// Starts logging for the whole process. A second call changes nothing.
 ///

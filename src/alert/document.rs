@@ -79,7 +79,7 @@ pub(super) fn document(
         .collect();
     let truncated = record.is_none()
         || told.len() < rules.len()
-        || rules.iter().filter_map(|rule| rule.description).any(|text| text.chars().count() > detail.description);
+        || rules.iter().filter_map(|rule| rule.description).any(|text| text.chars().nth(detail.description).is_some());
     let document = Document {
         schema: SCHEMA,
         alert_id: &alert.alert_id,

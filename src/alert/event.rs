@@ -195,3 +195,191 @@ fn size_without_record(event: &DetectedEvent) -> usize {
         .map_or(0, |object| object.bucket.len() + object.key.len() + object.version_id.as_ref().map_or(0, String::len));
     facts + rules + source + event.key.event_id.len() + event.key.timestamp.len() + event.rule_set_hash.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::rules::{Detection, RuleInfo, Severity};
+
+    fn key(record: &str) -> EventKey {
+        key_and_time(record.as_bytes()).0
+    }
+
+    fn timestamp(event_time: &str) -> String {
+        key(&format!(r#"{{"eventID":"1","eventTime":{event_time}}}"#)).timestamp
+    }
+
+    fn actor(user_identity: &str) -> Option<String> {
+        facts(format!(r#"{{"userIdentity":{user_identity}}}"#).as_bytes(), None).actor
+    }
+
+    fn outcome_of(record: &str) -> Outcome {
+        facts(record.as_bytes(), None).outcome
+    }
+
+    fn detected(record: String, rules: usize) -> DetectedEvent {
+        let rule = |i| RuleInfo { id: format!("rule-{i:04}"), severity: Severity::High, description: String::new() };
+        let rules = (0..rules).map(|i| Arc::new(rule(i))).collect();
+        let detection = Detection { index: 0, raw: Bytes::from(record), rules };
+        super::super::detected_event(&detection, Source::default(), datetime!(2024-05-01 12:05 UTC), "0123456789abcdef")
+    }
+
+    /// Text that no compression makes smaller than about three quarters.
+    fn noise(length: usize) -> String {
+        let mut random = fastrand::Rng::with_seed(7);
+        (0..length).map(|_| random.alphanumeric()).collect()
+    }
+
+    #[test]
+    fn the_key_is_the_records_own() {
+        let found = key(r#"{"eventTime":"2024-05-01T12:00:00Z","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91"}"#);
+        assert_eq!(found.event_id, "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91");
+        assert_eq!(found.timestamp, "2024-05-01T12:00:00Z");
+    }
+
+    #[test]
+    fn a_record_without_a_usable_id_has_the_hash_of_its_content_on_every_path() {
+        let long = "x".repeat(1025);
+        for id in ["null", "\"\"", "7", "{}", "\"trailhound#state\"", &format!("\"{long}\"")] {
+            let compact = format!(r#"{{"eventID":{id},"eventTime":"2024-05-01T12:00:00Z","n":1.0,"u":"é/\""}}"#);
+            let spaced =
+                format!(r#"{{ "u": "\u00e9\/\u0022", "n" : 1, "eventTime":"2024-05-01T12:00:00Z", "eventID": {id} }}"#);
+            assert_eq!(key(&compact).event_id.len(), 64, "{id}");
+            assert_eq!(key(&compact), key(&spaced), "{id}");
+        }
+        assert_ne!(key(r#"{"eventName":"A"}"#), key(r#"{"eventName":"B"}"#));
+        assert_eq!(key(&format!(r#"{{"eventID":"{}"}}"#, "x".repeat(1024))).event_id.len(), 1024);
+    }
+
+    #[test]
+    fn times_are_utc_and_what_is_no_time_is_the_epoch() {
+        for (text, expected) in [
+            ("\"2024-05-01T12:00:00Z\"", "2024-05-01T12:00:00Z"),
+            ("\"2024-05-01T12:00:00.250Z\"", "2024-05-01T12:00:00.25Z"),
+            ("\"2024-05-01T12:00:00.000Z\"", "2024-05-01T12:00:00Z"),
+            ("\"2024-05-01T14:00:00+02:00\"", "2024-05-01T12:00:00Z"),
+            ("\"9999-12-31T23:59:59-23:59\"", EPOCH),
+            ("\"0000-01-01T00:00:00+23:59\"", EPOCH),
+            ("\"yesterday\"", EPOCH),
+            ("1714564800", EPOCH),
+            ("null", EPOCH),
+        ] {
+            assert_eq!(timestamp(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_actor_is_the_most_telling_name() {
+        let issuer =
+            r#""sessionContext":{"sessionIssuer":{"userName":"Admin","arn":"arn:aws:iam::111122223333:role/Admin"}}"#;
+        for (identity, expected) in [
+            (format!(r#"{{"arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice",{issuer}}}"#), Some("Admin/alice")),
+            (format!(r#"{{"principalId":"AROAEXAMPLE:bob",{issuer}}}"#), Some("Admin/bob")),
+            (format!("{{{issuer}}}"), Some("Admin")),
+            (r#"{"arn":"arn:aws:iam::111122223333:user/carol","userName":"carol","sessionContext":{"sessionIssuer":{}}}"#.to_owned(), Some("arn:aws:iam::111122223333:user/carol")),
+            (r#"{"userName":"dave","principalId":"AIDAEXAMPLE"}"#.to_owned(), Some("dave")),
+            (r#"{"principalId":"AIDAEXAMPLE","invokedBy":"x"}"#.to_owned(), Some("AIDAEXAMPLE")),
+            (r#"{"type":"AWSService","invokedBy":"ec2.amazonaws.com"}"#.to_owned(), Some("ec2.amazonaws.com")),
+            (r#"{"type":"IdentityCenterUser","onBehalfOf":{"userId":"94d8a1b2-example"}}"#.to_owned(), Some("94d8a1b2-example")),
+            (r#"{"arn":null,"userName":""}"#.to_owned(), None),
+            ("null".to_owned(), None),
+            ("\"root\"".to_owned(), None),
+        ] {
+            assert_eq!(actor(&identity).as_deref(), expected, "{identity}");
+        }
+    }
+
+    #[test]
+    fn the_outcome_tells_denials_from_failures() {
+        for code in [
+            "AccessDenied",
+            "AccessDeniedException",
+            "Client.UnauthorizedOperation",
+            "UnauthorizedOperation",
+            "UnauthorizedException",
+            "VpceAccessDenied",
+        ] {
+            assert_eq!(outcome_of(&format!(r#"{{"errorCode":"{code}"}}"#)), Outcome::Denied, "{code}");
+        }
+        assert_eq!(outcome_of(r#"{"errorCode":"NoSuchEntityException"}"#), Outcome::Failed);
+        assert_eq!(outcome_of(r#"{"errorMessage":"Failed authentication"}"#), Outcome::Failed);
+        assert_eq!(outcome_of(r#"{"responseElements":{"ConsoleLogin":"Failure"}}"#), Outcome::Failed);
+        assert_eq!(outcome_of(r#"{"responseElements":{"ConsoleLogin":"Success"}}"#), Outcome::Success);
+        assert_eq!(outcome_of(r#"{"errorCode":null,"errorMessage":null,"responseElements":null}"#), Outcome::Success);
+    }
+
+    #[test]
+    fn the_account_is_the_first_that_is_named() {
+        let account = |record: &str| facts(record.as_bytes(), None).account_id;
+        let issuer = r#""sessionContext":{"sessionIssuer":{"accountId":"3"}}"#;
+        let all = format!(r#"{{"recipientAccountId":"1","userIdentity":{{"accountId":"2",{issuer}}}}}"#);
+        assert_eq!(account(&all).as_deref(), Some("1"));
+        assert_eq!(account(&all.replace("\"1\"", "null")).as_deref(), Some("2"));
+        assert_eq!(account(&format!(r#"{{"userIdentity":{{{issuer}}}}}"#)).as_deref(), Some("3"));
+        assert_eq!(account(r#"{"recipientAccountId":111122223333}"#).as_deref(), Some("111122223333"));
+    }
+
+    #[test]
+    fn an_insight_has_the_name_of_the_call_it_is_about() {
+        let record = include_str!("../../tests/fixtures/notifications/eventbridge_insight.json");
+        let record = json::get(record.as_bytes(), "detail").unwrap();
+        let facts = facts(record, None);
+        assert_eq!(facts.event_name.as_deref(), Some("ListUsers"));
+        assert_eq!(facts.event_source.as_deref(), Some("iam.amazonaws.com"));
+        assert_eq!(facts.actor, None);
+    }
+
+    #[test]
+    fn facts_are_short_and_visible() {
+        let record = format!(r#"{{"eventName":"a\nb\u202e","userAgent":"{}"}}"#, "x".repeat(100_000));
+        let facts = facts(record.as_bytes(), None);
+        assert_eq!(facts.event_name.as_deref(), Some("a\\nb\\u{202e}"));
+        assert_eq!(facts.user_agent.unwrap().chars().count(), LONG);
+    }
+
+    #[test]
+    fn an_item_keeps_the_record_readable_then_compressed_then_not_at_all() {
+        let item = |text: String| {
+            stored_item(&detected(format!(r#"{{"eventID":"1","big":"{text}"}}"#), 1), time::Duration::days(90))
+        };
+        let small = item("x".repeat(300 * 1024));
+        assert!(matches!(small.event, StoredEvent::Json(text) if text.len() > 300 * 1024));
+        assert_eq!(small.expires_at, datetime!(2024-07-30 12:05 UTC));
+
+        let StoredEvent::Gzip(compressed) = item("x".repeat(1024 * 1024)).event else { panic!("not compressed") };
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(compressed.as_slice()).read_to_string(&mut text).unwrap();
+        assert_eq!(text.len(), 1024 * 1024 + r#"{"eventID":"1","big":""}"#.len());
+
+        assert_eq!(item(noise(1024 * 1024)).event, StoredEvent::Omitted);
+    }
+
+    #[test]
+    fn many_rules_leave_less_room_for_the_record() {
+        let record = format!(r#"{{"eventID":"1","big":"{}"}}"#, noise(340 * 1024));
+        let stored = |rules| stored_item(&detected(record.clone(), rules), time::Duration::days(1)).event;
+        assert!(matches!(stored(1), StoredEvent::Json(_)));
+        assert!(matches!(stored(1500), StoredEvent::Gzip(_)));
+        assert_eq!(stored(5000), StoredEvent::Omitted);
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_has_a_key_that_dynamodb_takes(raw in any::<Vec<u8>>(), id in any::<String>(), at in any::<String>()) {
+            let record = serde_json::json!({ "eventID": id, "eventTime": at }).to_string();
+            for raw in [raw.as_slice(), record.as_bytes()] {
+                let (key, _) = key_and_time(raw);
+                prop_assert!((1..=MAX_EVENT_ID_BYTES).contains(&key.event_id.len()));
+                prop_assert!(!key.event_id.starts_with(RESERVED_PREFIX));
+                prop_assert!(key.timestamp.ends_with('Z'));
+            }
+        }
+    }
+}

@@ -1,1 +1,223 @@
-//! Being written.
+//! The adapters to SQS, S3, SNS and DynamoDB. No SDK type leaves this folder.
+//!
+//! The SDK signs, sends and times out; it does not retry. Every error is classified in `errors`, every call is counted
+//! and timed by `Meter`.
+
+mod dynamodb;
+mod errors;
+mod s3;
+mod sns;
+mod sqs;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider, StalledStreamProtectionConfig};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::ports::{ErrorClass, PortError, Ports};
+
+/// A TCP and TLS connection is made within this time, or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A call is answered within this time, besides what a long poll waits.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body that brings nothing for this long is given up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Which queue, topic and table to use.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Such as `https://sqs.eu-west-1.amazonaws.com/111122223333/trailhound`.
+    pub queue_url: String,
+    pub topic_arn: String,
+    pub table: String,
+    /// The buckets that may be read; only asked whether S3 answers. Empty: any.
+    pub allowed_buckets: Vec<String>,
+}
+
+/// The ports on AWS, with credentials, region and endpoints from the SDK's own chain.
+///
+/// Never fails: what is missing there is the error of each call, of class [`ErrorClass::Config`]. SQS and SNS are called
+/// in the regions of the queue URL and of the topic ARN; where no region is configured, these serve the others too.
+pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
+    let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    let region = match queue_region(&settings.queue_url).or_else(|| arn_region(&settings.topic_arn)) {
+        Some(region) => configured.or_else(Region::new(region.to_owned())),
+        None => configured.or_default_provider(),
+    };
+    let sdk = aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts(CALL_TIMEOUT))
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_TIMEOUT).build())
+        .load()
+        .await;
+    let own_s3 =
+        sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
+    ports(&sdk, own_s3, settings, metrics)
+}
+
+/// The ports on a server that speaks AWS's protocols, such as an emulator, with credentials that mean nothing.
+/// Reads nothing from the environment. `endpoint` is a URL such as `http://127.0.0.1:4566`.
+#[must_use]
+pub fn connect_to(endpoint: &str, region: &str, settings: &Settings, metrics: Arc<Metrics>) -> Ports {
+    ports(&local(endpoint, region, STALL_TIMEOUT), true, settings, metrics)
+}
+
+fn local(endpoint: &str, region: &str, stall_timeout: Duration) -> SdkConfig {
+    // The example key of AWS's documentation: no account has it.
+    let credentials =
+        Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None, None, "local");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(region.to_owned()))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts(CALL_TIMEOUT))
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(stall_timeout).build())
+        .build()
+}
+
+fn ports(sdk: &SdkConfig, own_s3: bool, settings: &Settings, metrics: Arc<Metrics>) -> Ports {
+    let within = |region: Option<&str>| match region {
+        Some(region) => sdk.to_builder().region(Region::new(region.to_owned())).build(),
+        None => sdk.clone(),
+    };
+    let meter = Meter(metrics);
+    let queue = within(queue_region(&settings.queue_url));
+    let topic = within(arn_region(&settings.topic_arn));
+    Ports {
+        queue: Arc::new(sqs::Sqs::new(&queue, &settings.queue_url, meter.clone())),
+        objects: Arc::new(s3::S3::new(sdk, own_s3, &settings.allowed_buckets, meter.clone())),
+        publisher: Arc::new(sns::Sns::new(&topic, &settings.topic_arn, meter.clone())),
+        store: Arc::new(dynamodb::DynamoDb::new(sdk, &settings.table, meter)),
+    }
+}
+
+fn timeouts(call: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(call)
+        .operation_attempt_timeout(call)
+        .operation_timeout(call)
+        .build()
+}
+
+/// The region in a queue URL: `sqs.<region>.amazonaws.com`, its variants, or the older `<region>.queue.amazonaws.com`.
+fn queue_region(url: &str) -> Option<&str> {
+    let host = url.split_once("://")?.1.split(['/', ':', '?']).next()?;
+    let labels: Vec<&str> = host.split('.').collect();
+    let region = labels.iter().zip(labels.iter().skip(1)).find_map(|(left, right)| match (*left, *right) {
+        ("sqs" | "sqs-fips", region) | (region, "queue") => Some(region),
+        _ => None,
+    })?;
+    is_region(region).then_some(region)
+}
+
+/// The region in an ARN.
+fn arn_region(arn: &str) -> Option<&str> {
+    arn.split(':').nth(3).filter(|region| arn.starts_with("arn:") && is_region(region))
+}
+
+/// Whether a text has the shape of a region's name, such as `us-gov-west-1`, and so is safe in a host name.
+fn is_region(text: &str) -> bool {
+    let mut labels = text.split('-').rev();
+    text.len() <= 32
+        && labels.next().is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        && text.contains('-')
+        && labels.all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase()))
+}
+
+/// Counts and times calls.
+#[derive(Clone)]
+struct Meter(Arc<Metrics>);
+
+impl Meter {
+    /// Runs a call of `operation` (`service:Operation`). A call that the caller drops counts as transient: its answer
+    /// is lost.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, PortError>> + Send,
+    ) -> Result<T, PortError> {
+        let mut running = Running { metrics: &self.0, operation, started: Instant::now(), outcome: "transient" };
+        let result = call.await;
+        running.outcome = match &result {
+            Ok(_) => "ok",
+            Err(error) => match error.class {
+                ErrorClass::Transient => "transient",
+                ErrorClass::Permanent => "permanent",
+                ErrorClass::Config => "config",
+            },
+        };
+        result
+    }
+}
+
+struct Running<'a> {
+    metrics: &'a Metrics,
+    operation: &'static str,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let (service, operation) = self.operation.split_once(':').unwrap_or(("", self.operation));
+        self.metrics.aws_requests.with_label_values(&[service, operation, self.outcome]).inc();
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.metrics.aws_request_duration.with_label_values(&[service, operation]).observe(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_url_names_its_region() {
+        for (url, region) in [
+            ("https://sqs.eu-west-1.amazonaws.com/111122223333/trail", Some("eu-west-1")),
+            ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/trail", Some("cn-north-1")),
+            ("https://sqs-fips.us-gov-west-1.amazonaws.com/111122223333/trail", Some("us-gov-west-1")),
+            ("https://vpce-0a1b2c3d.sqs.us-east-2.vpce.amazonaws.com/111122223333/trail", Some("us-east-2")),
+            ("https://ap-southeast-2.queue.amazonaws.com/111122223333/trail", Some("ap-southeast-2")),
+            ("http://sqs.us-east-1.localhost.localstack.cloud:4566/000000000000/trail", Some("us-east-1")),
+            ("http://localhost:4566/000000000000/trail", None),
+            ("https://sqs.amazonaws.com/111122223333/trail", None),
+            ("not a url", None),
+        ] {
+            assert_eq!(queue_region(url), region, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_topic_arn_names_its_region() {
+        assert_eq!(arn_region("arn:aws:sns:eu-central-1:111122223333:alerts"), Some("eu-central-1"));
+        assert_eq!(arn_region("arn:aws-us-gov:sns:us-gov-east-1:111122223333:alerts.fifo"), Some("us-gov-east-1"));
+        assert_eq!(arn_region("alerts"), None);
+        assert_eq!(arn_region("arn:aws:sns::111122223333:alerts"), None);
+    }
+
+    #[test]
+    fn only_the_name_of_a_region_becomes_a_part_of_a_host_name() {
+        for name in ["us-east-1", "us-gov-west-1", "ap-southeast-7", "us-iso-east-1", "eusc-de-east-1"] {
+            assert!(is_region(name), "{name}");
+        }
+        for name in ["", "1", "-1", "us-east", "us-east-1.example.com", "us-east-1/", "US-EAST-1", "us--1", "a#-1"] {
+            assert!(!is_region(name), "{name}");
+        }
+    }
+}

@@ -254,7 +254,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-pub(super) fn is_space(byte: u8) -> bool {
+fn is_space(byte: u8) -> bool {
     byte <= b' '
 }
 
@@ -534,47 +534,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cloudtrail::testing::{any_value, respell};
 
-    /// Any JSON value, with strings that are hard on a scanner.
-    pub(in crate::cloudtrail) fn any_value() -> impl Strategy<Value = Value> {
-        let text = prop_oneof![any::<String>(), r#"[{}\[\]",:\\ua0\n\x00é😀-]{0,12}"#];
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            // As many digits as serde_json reads exactly.
-            (any::<i32>(), 0..9).prop_map(|(digits, scale)| Value::from(f64::from(digits) / 10_f64.powi(scale))),
-            text.clone().prop_map(Value::from),
-        ];
-        leaf.prop_recursive(5, 48, 6, move |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::vec((text.clone(), inner), 0..6)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
-    /// The same value as another library might write it: spaces, every character escaped, keys in another order.
-    fn respell(value: &Value) -> String {
-        let string = |text: &str| {
-            let units = text.encode_utf16().fold(String::new(), |all, unit| all + &format!("\\u{unit:04X}"));
-            format!("\"{units}\"")
-        };
-        match value {
-            Value::String(text) => string(text),
-            Value::Array(items) => format!("[ {} ]", items.iter().map(respell).collect::<Vec<_>>().join(" ,\n")),
-            Value::Object(members) => {
-                let members = members.iter().rev().map(|(key, value)| format!("{}\t: {}", string(key), respell(value)));
-                format!("\r\n{{{} }}", members.collect::<Vec<_>>().join(" , "))
-            }
-            Value::Number(number) if number.is_f64() => format!("{:e}", number.as_f64().unwrap()),
-            other => other.to_string(),
-        }
-    }
-
-    /// Reads a value through this module alone and compares it with what serde_json reads.
+    /// Reads a value through this module alone and compares it with what `serde_json` reads.
     fn assert_reads_as(raw: &[u8], value: &Value) {
         match value {
             Value::Object(expected) => {

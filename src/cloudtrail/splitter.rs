@@ -1,6 +1,6 @@
 //! Finds the records of `{"Records": [{...}, ...]}` in a text that arrives in pieces.
 //!
-//! The document's own structure is read strictly. The elements of `Records`, and whatever stands beside it, are only
+//! The document's own structure is read strictly, but for zeros behind it, which are padding. The elements of `Records`, and whatever stands beside it, are only
 //! delimited, by strings and depth: what is inside them is not judged, and costs neither stack nor memory by its depth.
 
 use memchr::memchr2;
@@ -65,7 +65,7 @@ enum Place {
 
 #[derive(Debug)]
 enum Held {
-    /// Empty between records.
+    /// Emptied when a record begins.
     Bytes(Vec<u8>),
     /// The record is too large already. Its bytes are gone; their buffer stays for the next.
     TooLarge(Vec<u8>),
@@ -161,7 +161,13 @@ impl Splitter {
                     self.state = State::Colon;
                 }
                 _ => {
-                    let space = text.get(*pos..).unwrap_or_default().iter().take_while(|&&byte| json::is_space(byte));
+                    let padding = matches!(self.state, State::End);
+                    let space = text.get(*pos..).unwrap_or_default().iter();
+                    let space = space.take_while(|byte| match byte {
+                        b' ' | b'\t' | b'\n' | b'\r' => true,
+                        0 => padding,
+                        _ => false,
+                    });
                     *pos += space.count();
                     let Some(&byte) = text.get(*pos) else { return Ok(None) };
                     self.state = self.structure(byte, *pos)?;
@@ -216,7 +222,7 @@ impl Splitter {
             (State::Colon, _) => "a colon",
             (State::AfterMember, _) => "a comma or the end of the object",
             (State::AfterElement, _) => "a comma or the end of the array behind a record",
-            (State::End, _) => "nothing behind the document",
+            (State::End, _) => "the end of the document",
             // Both are taken care of before.
             (State::InKey(_) | State::Inside(..), _) => "more text",
         };
@@ -392,5 +398,41 @@ fn name(first: u8) -> String {
         b'n' => "null".into(),
         b'!'..=b'~' => format!("\"{}\"", char::from(first)),
         _ => format!("the byte 0x{first:02x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Splits a text that arrives in pieces of `length`, and says how many bytes were held at most.
+    fn split(text: &[u8], length: usize, limit: usize) -> (u64, usize) {
+        let mut splitter = Splitter::new(limit);
+        let mut held = 0;
+        for piece in text.chunks(length) {
+            let mut pos = 0;
+            while splitter.next(piece, &mut pos).unwrap().is_some() {}
+            let (Held::Bytes(bytes) | Held::TooLarge(bytes)) = &splitter.held;
+            held = held.max(bytes.capacity());
+        }
+        splitter.finish().unwrap();
+        (splitter.count, held)
+    }
+
+    #[test]
+    fn memory_grows_neither_with_the_number_of_records_nor_with_what_is_beside_them() {
+        let text = format!(r#"{{"Records":[{}{{}}]}}"#, "{},".repeat(1_000_000));
+        assert_eq!(split(text.as_bytes(), 1 << 16, 1000), (1_000_001, 2));
+        let text =
+            format!(r#"{{{} "Records":[],"{}":1}}"#, r#""a":{"Records":[{}]},"#.repeat(100_000), "k".repeat(1 << 20));
+        assert_eq!(split(text.as_bytes(), 1 << 16, 1000), (0, 0));
+    }
+
+    #[test]
+    fn no_more_of_a_record_is_held_than_the_limit() {
+        let text = format!(r#"{{"Records":[{{"a":"{}"}},{{"b":"{}"}}]}}"#, "x".repeat(900), "y".repeat(100_000));
+        let (count, held) = split(text.as_bytes(), 100, 1000);
+        assert_eq!(count, 2);
+        assert!((900..=1000).contains(&held), "{held}");
     }
 }

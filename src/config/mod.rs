@@ -236,6 +236,23 @@ impl Config {
         }
     }
 
+    /// Only where HTTP is answered, for those who ask: nothing else needs to be right.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with `http.listen`, or with the file as a whole.
+    pub fn listen(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<SocketAddr, ConfigErrors> {
+        let mut from = Checker(Layers::read(file, env));
+        from.0.errors.retain(|error| error.key.is_none() && matches!(error.origin, Origin::File { .. }));
+        match from.required("http.listen", |raw| parse::listen(raw.text()?)) {
+            Some(listen) if from.0.complete => Ok(listen),
+            _ => Err(ConfigErrors(from.0.errors)),
+        }
+    }
+
     /// Every key with its value, as it could stand in a file.
     #[must_use]
     pub fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {

@@ -133,7 +133,8 @@ impl fmt::Debug for Emulator {
 impl Emulator {
     /// Binds the port and serves it from a thread of its own.
     pub fn start(options: Options) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
+        let Options { port, region, latency } = options;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -145,7 +146,7 @@ impl Emulator {
             let _context = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let aws = Arc::new(Aws::new(&options, address));
+        let aws = Arc::new(Aws::new(region, latency, address));
         let (stop, stopped) = oneshot::channel();
         let handle = runtime.handle().clone();
         let serving = Arc::clone(&aws);
@@ -258,14 +259,14 @@ struct Aws {
 }
 
 impl Aws {
-    fn new(options: &Options, address: SocketAddr) -> Self {
+    fn new(region: String, latency: Option<Duration>, address: SocketAddr) -> Self {
         Self {
-            region: options.region.clone(),
-            latency: options.latency,
-            s3: s3::Buckets::new(&options.region),
-            sqs: sqs::Queues::new(&options.region, address),
-            sns: sns::Topics::new(&options.region),
-            dynamodb: dynamodb::Tables::new(&options.region),
+            latency,
+            s3: s3::Buckets::new(&region),
+            sqs: sqs::Queues::new(&region, address),
+            sns: sns::Topics::new(&region),
+            dynamodb: dynamodb::Tables::new(&region),
+            region,
             fault: RwLock::new(None),
             requests: Mutex::new(BTreeMap::new()),
             published: Mutex::new(Vec::new()),
@@ -278,7 +279,7 @@ impl Aws {
             "s3" => self.s3.answer(self, called, request).await,
             "sqs" => self.sqs.answer(&called.operation, &request.body).await,
             "sns" => self.sns.answer(self, called, request).await,
-            "dynamodb" => self.dynamodb.answer(&called.operation, request).await,
+            "dynamodb" => self.dynamodb.answer(&called.operation, &request.body),
             "sts" if called.operation == "GetCallerIdentity" => wire::caller_identity(),
             service => wire::error(service, 400, "InvalidAction", "the emulator does not know this operation"),
         }

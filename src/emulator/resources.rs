@@ -81,7 +81,7 @@ impl Emulator {
             "RedrivePolicy": redrive.to_string(),
         });
         let queue_url = self.create_queue(&names.queue, attributes).await?;
-        let fifo = if names.inbox.ends_with(".fifo") { json!({ "FifoQueue": "true" }) } else { json!({}) };
+        let fifo = if wire::is_fifo(&names.inbox) { json!({ "FifoQueue": "true" }) } else { json!({}) };
         let inbox_url = self.create_queue(&names.inbox, fifo).await?;
         let topic_arn = self.create_topic(&names.topic).await?;
         self.subscribe(&topic_arn, &names.inbox, false).await?;
@@ -112,7 +112,7 @@ impl Emulator {
     /// Makes a topic; gives its ARN.
     pub async fn create_topic(&self, name: &str) -> io::Result<String> {
         let fifo = [("Name", name), ("Attributes.entry.1.key", "FifoTopic"), ("Attributes.entry.1.value", "true")];
-        let parameters = if name.ends_with(".fifo") { fifo.as_slice() } else { &[("Name", name)] };
+        let parameters = if wire::is_fifo(name) { fifo.as_slice() } else { &[("Name", name)] };
         let xml = self.query("CreateTopic", parameters).await?;
         wire::text(&xml, "TopicArn").ok_or_else(|| missing("TopicArn"))
     }

@@ -173,7 +173,7 @@ impl Buckets {
             "sequencer": format!("00{:X}{sequence:06X}", now.unix_timestamp_nanos() / 1000),
         });
         if let Some(version) = version {
-            object["versionId"] = json!(version);
+            wire::set(&mut object, "versionId", version);
         }
         for notification in wanted {
             let body = json!({ "Records": [{

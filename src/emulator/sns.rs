@@ -18,7 +18,7 @@ use super::{ACCOUNT, Aws, Published, wire};
 use crate::env::lock;
 
 const LIMIT: usize = 262_144;
-const DEDUPLICATION: Duration = Duration::from_secs(5 * 60);
+const DEDUPLICATION: Duration = Duration::from_mins(5);
 
 pub(super) struct Topics {
     region: String,
@@ -151,7 +151,7 @@ impl Topics {
 
     /// Takes a message in: deduplicates it on a FIFO topic, delivers it, and gives its id.
     async fn accept(&self, aws: &Aws, message: Published) -> String {
-        if message.topic_arn.ends_with(".fifo")
+        if wire::is_fifo(&message.topic_arn)
             && let Some(deduplication_id) = &message.deduplication_id
         {
             let mut deduplicated = lock(&self.deduplicated);
@@ -195,7 +195,7 @@ impl Topics {
             "UnsubscribeURL": format!("{host}/?Action=Unsubscribe&SubscriptionArn={subscription_arn}"),
         });
         if let Some(subject) = &message.subject {
-            envelope["Subject"] = json!(subject);
+            wire::set(&mut envelope, "Subject", subject.as_str());
         }
         if !message.attributes.is_empty() {
             let attributes: Map<String, Value> = message
@@ -203,7 +203,7 @@ impl Topics {
                 .iter()
                 .map(|(name, (kind, value))| (name.clone(), json!({ "Type": kind, "Value": value })))
                 .collect();
-            envelope["MessageAttributes"] = Value::Object(attributes);
+            wire::set(&mut envelope, "MessageAttributes", attributes);
         }
         envelope
     }
@@ -268,10 +268,10 @@ fn parse_message(topic: &str, form: &HashMap<String, String>, prefix: &str) -> R
         return Err(Refusal { code: "InvalidParameterValue", message: "a message attribute is empty".to_owned() });
     }
     let (group_id, deduplication_id) = (field("MessageGroupId"), field("MessageDeduplicationId"));
-    if topic.ends_with(".fifo") && group_id.is_none() {
+    if wire::is_fifo(topic) && group_id.is_none() {
         return Err(Refusal::invalid("The MessageGroupId parameter is required for FIFO topics"));
     }
-    if topic.ends_with(".fifo") && deduplication_id.is_none() {
+    if wire::is_fifo(topic) && deduplication_id.is_none() {
         let message = "The topic should either have ContentBasedDeduplication enabled or MessageDeduplicationId \
                        provided explicitly";
         return Err(Refusal::invalid(message));

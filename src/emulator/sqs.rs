@@ -267,13 +267,18 @@ impl Queues {
     ) -> Result<(Vec<Message>, Option<Duration>), Refusal> {
         let mut state = lock(&self.state);
         let visibility = visibility.and_then(|seconds| u32::try_from(seconds).ok());
+        let held = |state: &SqsState| state.queues.get(queue).map_or(0, |queue| queue.messages.len());
+        let before = held(&state);
         let messages = state.receive_message(queue, usize::try_from(max).unwrap_or(1), visibility)?;
+        let redriven = held(&state) < before;
         let now = now_ms();
         let next =
             state.queues.get(queue).and_then(|queue| queue.messages.iter().map(|message| message.visible_at).min());
         drop(state);
-        // A receive may have moved messages to a dead-letter queue that somebody polls.
-        self.changed.notify_waiters();
+        if redriven {
+            // Somebody may poll the dead-letter queue.
+            self.changed.notify_waiters();
+        }
         let next = next.map(|at| Duration::from_millis(u64::try_from(at.saturating_sub(now)).unwrap_or(0).max(1)));
         Ok((messages, next))
     }
@@ -383,17 +388,13 @@ fn received(message: &Message, input: &Value) -> Value {
         "Body": message.body,
     });
     if !attributes.is_empty() {
-        output["Attributes"] = Value::Object(attributes);
+        wire::set(&mut output, "Attributes", attributes);
     }
     if !message.message_attributes.is_empty() && !list_of(input.get("MessageAttributeNames")).is_empty() {
-        output["MessageAttributes"] = message
-            .message_attributes
-            .iter()
-            .map(|(name, value)| {
-                (name.clone(), json!({ "DataType": value.data_type, "StringValue": value.string_value }))
-            })
-            .collect::<Map<_, _>>()
-            .into();
+        let attribute = |it: &MessageAttribute| json!({ "DataType": it.data_type, "StringValue": it.string_value });
+        let attributes: Map<String, Value> =
+            message.message_attributes.iter().map(|(name, it)| (name.clone(), attribute(it))).collect();
+        wire::set(&mut output, "MessageAttributes", attributes);
     }
     output
 }

@@ -1,6 +1,7 @@
 //! What is common to the four protocols: which operation a request calls, and how errors look.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 
 use bytes::Bytes;
@@ -28,11 +29,7 @@ pub(super) fn recognise(request: &MockRequest) -> Called {
     let action = form_action(request);
     let service = scope(&request.headers)
         .or_else(|| target.map(|(prefix, _)| if prefix.starts_with("AmazonSQS") { "sqs" } else { "dynamodb" }))
-        .or_else(|| match action.as_deref() {
-            Some("GetCallerIdentity") => Some("sts"),
-            Some(_) => Some("sns"),
-            None => None,
-        })
+        .or_else(|| action.as_deref().map(|action| if action == "GetCallerIdentity" { "sts" } else { "sns" }))
         .unwrap_or("s3");
     let operation = match service {
         "s3" => s3_operation(request),
@@ -214,6 +211,18 @@ pub(super) fn text(xml: &str, name: &str) -> Option<String> {
     )
 }
 
+/// Sets a field of a JSON object.
+pub(super) fn set(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Value::Object(fields) = object {
+        fields.insert(name.to_owned(), value.into());
+    }
+}
+
+/// Whether a queue or topic, by name or ARN, is first-in-first-out.
+pub(super) fn is_fifo(name: &str) -> bool {
+    name.strip_suffix(".fifo").is_some()
+}
+
 pub(super) fn json_request(service: &'static str, operation: &str, body: &Value) -> io::Result<MockRequest> {
     let prefix = if service == "sqs" { "AmazonSQS" } else { "DynamoDB_20120810" };
     let mut headers = HeaderMap::new();
@@ -225,7 +234,7 @@ pub(super) fn query_request(operation: &str, parameters: &[(&str, &str)]) -> io:
     let mut form = format!("Action={operation}&Version=2010-03-31");
     for (name, value) in parameters {
         let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-        form.push_str(&format!("&{}={}", encode(name), encode(value)));
+        let _infallible = write!(form, "&{}={}", encode(name), encode(value));
     }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().map_err(io::Error::other)?);

@@ -161,9 +161,10 @@ impl Reader {
             return self.object(&object, depth);
         }
         if let Some(text) = string(value) {
-            return match is_validation_message(text.trim()) {
-                true => self.found.ignored.push(Ignored::CloudTrailValidation),
-                false => self.unknown(depth, "a string"),
+            return if is_validation_message(text.trim()) {
+                self.found.ignored.push(Ignored::CloudTrailValidation);
+            } else {
+                self.unknown(depth, "a string");
             };
         }
         // EventBridge Pipes send batches as an array.
@@ -246,8 +247,9 @@ impl Reader {
     fn event_bridge(&mut self, event: &Members<'_>, detail_type: &str, source: &str, depth: usize) {
         let region = filled(event.get("region"));
         let detail = event.get("detail").copied();
-        // S3's own API calls come from `aws.s3` too: the detail type decides.
-        if detail_type.ends_with(" via CloudTrail") {
+        let detail_is_record = detail.is_some_and(is_record);
+        // S3's own API calls come from `aws.s3` too: the detail type decides, or a detail that is plainly a record.
+        if detail_type.ends_with(" via CloudTrail") || detail_is_record {
             match detail.filter(|detail| detail.get().starts_with('{')) {
                 Some(detail) => {
                     let raw = Bytes::copy_from_slice(detail.get().as_bytes());
@@ -364,6 +366,14 @@ fn event_bridge_object(
 }
 
 /// What CloudTrail publishes when a topic is set on a trail.
+/// Whether this has the fields that CloudTrail gives every record of a call.
+fn is_record(detail: &RawValue) -> bool {
+    let has = |fields: &Members<'_>, name: &str| filled(fields.get(name)).is_some();
+    members(detail).is_some_and(|fields| {
+        ["eventVersion", "eventSource", "eventName", "eventTime"].iter().all(|name| has(&fields, name))
+    })
+}
+
 fn is_validation_message(text: &str) -> bool {
     text == "CloudTrail validation message."
 }
@@ -576,6 +586,15 @@ mod tests {
           version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE, size Some(4211), eu-west-1, 2024-05-01T12:07:31Z
         record "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91" in Some("us-east-1")
         "#);
+    }
+
+    #[test]
+    fn a_detail_that_is_plainly_a_record_is_one_whatever_its_type_says() {
+        let detail = r#"{"eventVersion":"1.11","eventSource":"iam.amazonaws.com","eventName":"CreateUser","eventTime":"2024-05-01T12:00:00Z"}"#;
+        let body = format!(r#"{{"detail-type":"Forwarded","source":"custom.security","detail":{detail}}}"#);
+        assert_eq!(parse(&body).records.len(), 1);
+        let other = body.replace("eventName", "name");
+        assert!(parse(&other).records.is_empty());
     }
 
     #[test]

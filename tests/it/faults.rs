@@ -1,14 +1,16 @@
 //! Scenarios of the daemon under faults, over the fakes on a paused clock.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use trailhound::config::Config;
 use trailhound::ports::{ErrorClass, Fault};
 
 use crate::fakes::{Trouble, World, lock};
-use crate::sim::process::{CONCURRENCY, Process};
+use crate::sim::process::{CONCURRENCY, Process, config};
 use crate::sim::{BUCKET, event_id, log_key, log_object, notification, rule_file, through_eventbridge};
 
 const HOUR: u64 = 3600;
@@ -21,10 +23,16 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config();
+        change(&mut config);
         let world = World::new(5, Duration::from_secs(30), 10);
         let mut rules = tempfile::NamedTempFile::new().unwrap();
         rules.write_all(rule_file(false).as_bytes()).unwrap();
-        let process = Process::start(&world, rules.path(), 5);
+        let process = Process::start_with(&world, rules.path(), 5, config);
         Self { world, process, _rules: rules }
     }
 
@@ -296,4 +304,68 @@ async fn a_call_that_never_ends_is_given_up_and_repeated() {
     scene.world.send(through_eventbridge(1));
     scene.until("an empty queue", 120, drained).await;
     assert_eq!(alerts(&scene.world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_share_their_calls() {
+    let scene = Scene::start_with(|config| config.pipeline.concurrency = 40);
+    let (receives, deletes) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (receiving, deleting) = (Arc::clone(&receives), Arc::clone(&deletes));
+    for event in 0..40 {
+        scene.world.send(through_eventbridge(event * 3));
+    }
+    scene.world.trouble(move |operation| {
+        receiving.fetch_add(u32::from(operation == "sqs:ReceiveMessage"), Ordering::Relaxed);
+        deleting.fetch_add(u32::from(operation == "sqs:DeleteMessageBatch"), Ordering::Relaxed);
+        None
+    });
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(deletes.load(Ordering::Relaxed), 4, "forty messages without a match, ten in a call");
+    assert!(receives.load(Ordering::Relaxed) <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_keeps_failing_is_counted_and_its_redelivery_is_harmless() {
+    let scene = Scene::start();
+    let mut failures = 0;
+    scene.world.trouble(move |operation| {
+        failures += usize::from(operation == "sqs:DeleteMessageBatch");
+        (operation == "sqs:DeleteMessageBatch" && failures <= 8)
+            .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+    });
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    let metrics = &scene.process.metrics;
+    assert_eq!((metrics.message_delete_failures.get(), metrics.messages_deleted.get()), (1, 1));
+    assert_eq!((alerts(&scene.world), metrics.duplicates_suppressed.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_queue_is_told_once_a_minute() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let written = Arc::clone(&lines);
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&written))).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sqs:ReceiveMessage"], ErrorClass::Transient, Fault::Unavailable);
+    sleep(Duration::from_secs(HOUR)).await;
+    let text = String::from_utf8(lock(&lines).clone()).unwrap();
+    let told = text.lines().filter(|line| line.contains("cannot receive messages")).count();
+    assert!((30..=61).contains(&told), "{told} lines in an hour");
+    assert!(scene.process.metrics.poll_errors.get() > told as u64, "each failure is counted");
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -58,13 +58,17 @@ pub fn config() -> Config {
 
 impl Process {
     pub fn start(world: &Arc<World>, rules: &Path, seed: u64) -> Self {
+        Self::start_with(world, rules, seed, config())
+    }
+
+    pub fn start_with(world: &Arc<World>, rules: &Path, seed: u64, config: Config) -> Self {
         let tasks = TaskRoot::new();
         let (stop_handle, stop) = StopHandle::new();
         let clock = Clock::starting_at(datetime!(2026-05-01 12:10:00 UTC));
         let env =
             Env { clock, random: Random::from_seed(seed), tasks: tasks.spawner(), compute: Compute::Inline, stop };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let config = Arc::new(config());
+        let config = Arc::new(config);
         let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
         let rules = RuleSource::load(rules.to_owned(), clock.now(), Arc::clone(&metrics)).unwrap();
         let daemon = Daemon {

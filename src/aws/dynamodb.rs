@@ -1,0 +1,458 @@
+//! Detected events in a DynamoDB table: one item for one event, and the claim on its alert beside it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeyType, ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TableDescription, TableStatus,
+};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Meter;
+use super::errors::{self, Operation};
+use crate::alert::{EventKey, Source, StoredEvent, StoredItem};
+use crate::claim::{Attempt, Claim, ClaimToken, Decision, ItemState, Mark, Recorded, decide};
+use crate::ports::{AlertStore, ErrorClass, Fault, PortError};
+
+const PUT: Operation = Operation {
+    name: "dynamodb:PutItem",
+    action: "dynamodb:PutItem",
+    kms: "kms:Decrypt",
+    refused: ErrorClass::Config,
+    invalid: ErrorClass::Permanent,
+};
+const UPDATE: Operation = Operation { name: "dynamodb:UpdateItem", action: "dynamodb:UpdateItem", ..PUT };
+const GET: Operation = Operation { name: "dynamodb:GetItem", action: "dynamodb:GetItem", ..PUT };
+const DESCRIBE: Operation =
+    Operation { name: "dynamodb:DescribeTable", action: "dynamodb:DescribeTable", invalid: ErrorClass::Config, ..PUT };
+const PROBE: Operation = Operation { invalid: ErrorClass::Config, ..GET };
+
+/// How often one call decides anew because somebody else wrote in between.
+const MAX_ROUNDS: usize = 8;
+
+/// How long a mark outlives an item that expired before it was marked.
+const ORPHAN_LIFE: time::Duration = time::Duration::DAY;
+
+type Item = HashMap<String, AttributeValue>;
+
+pub(super) struct DynamoDb {
+    client: Client,
+    table: String,
+    meter: Meter,
+}
+
+/// What an item that is already there says.
+#[derive(Debug, Default)]
+struct Seen {
+    state: ItemState,
+    /// `Claim` as it stands, which the next write must find unchanged.
+    claim: Option<String>,
+}
+
+/// How a conditional write ended.
+enum Written {
+    Done,
+    /// The condition failed, on this item where the answer shows it.
+    Conflict(Option<Seen>),
+}
+
+impl DynamoDb {
+    pub(super) fn new(sdk: &SdkConfig, table: &str, meter: Meter) -> Self {
+        Self { client: Client::new(sdk), table: table.to_owned(), meter }
+    }
+
+    fn resource(&self) -> String {
+        format!("table {}", self.table)
+    }
+
+    async fn put_new(&self, item: &StoredItem, claim: &Claim) -> Result<Written, PortError> {
+        let item = attributes(item, claim)?;
+        self.meter
+            .call(PUT.name, async {
+                let sent = self
+                    .client
+                    .put_item()
+                    .table_name(&self.table)
+                    .set_item(Some(item))
+                    .condition_expression("attribute_not_exists(#id)")
+                    .expression_attribute_names("#id", "EventId")
+                    .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                    .send()
+                    .await;
+                match sent {
+                    Ok(_) => Ok(Written::Done),
+                    Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                        match context.into_err() {
+                            PutItemError::ConditionalCheckFailedException(failed) => Ok(conflict(failed.item)),
+                            _ => Ok(Written::Conflict(None)),
+                        }
+                    }
+                    Err(error) => Err(errors::classify(error, &PUT, &self.resource())),
+                }
+            })
+            .await
+    }
+
+    /// Writes a claim, if `Claim` and `SettledRules` are as they were seen. `Rules` changes only together with `Claim`.
+    async fn write_claim(
+        &self,
+        key: &EventKey,
+        claim: &Claim,
+        rules: &BTreeSet<String>,
+        seen: &Seen,
+    ) -> Result<Written, PortError> {
+        let mut condition = "attribute_exists(#id)".to_owned();
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_of(key)))
+            .update_expression("SET #claim = :claim ADD #rules :rules")
+            .expression_attribute_names("#id", "EventId")
+            .expression_attribute_names("#claim", "Claim")
+            .expression_attribute_names("#rules", "Rules")
+            .expression_attribute_names("#settled", "SettledRules")
+            .expression_attribute_values(":claim", claim_text(claim)?)
+            .expression_attribute_values(":rules", set(rules));
+        if let Some(text) = &seen.claim {
+            condition.push_str(" AND #claim = :seen");
+            request = request.expression_attribute_values(":seen", AttributeValue::S(text.clone()));
+        } else {
+            condition.push_str(" AND attribute_not_exists(#claim)");
+        }
+        // The set only grows, so one of the same size is the same.
+        if seen.state.settled.is_empty() {
+            condition.push_str(" AND attribute_not_exists(#settled)");
+        } else {
+            condition.push_str(" AND size(#settled) = :size");
+            let size = seen.state.settled.len().to_string();
+            request = request.expression_attribute_values(":size", AttributeValue::N(size));
+        }
+        self.meter
+            .call(UPDATE.name, async {
+                let sent = request
+                    .condition_expression(condition)
+                    .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                    .send()
+                    .await;
+                self.written(sent.map(drop))
+            })
+            .await
+    }
+
+    fn written(&self, sent: Result<(), SdkError<UpdateItemError>>) -> Result<Written, PortError> {
+        match sent {
+            Ok(()) => Ok(Written::Done),
+            Err(SdkError::ServiceError(context)) if context.err().is_conditional_check_failed_exception() => {
+                match context.into_err() {
+                    UpdateItemError::ConditionalCheckFailedException(failed) => Ok(conflict(failed.item)),
+                    _ => Ok(Written::Conflict(None)),
+                }
+            }
+            Err(error) => Err(errors::classify(error, &UPDATE, &self.resource())),
+        }
+    }
+
+    /// A consistent read; `None` where there is no item.
+    async fn read(&self, key: &EventKey) -> Result<Option<Seen>, PortError> {
+        self.meter
+            .call(GET.name, async {
+                let sent = self
+                    .client
+                    .get_item()
+                    .table_name(&self.table)
+                    .set_key(Some(key_of(key)))
+                    .consistent_read(true)
+                    .projection_expression("#id, #rules, #settled, #claim")
+                    .expression_attribute_names("#id", "EventId")
+                    .expression_attribute_names("#rules", "Rules")
+                    .expression_attribute_names("#settled", "SettledRules")
+                    .expression_attribute_names("#claim", "Claim")
+                    .send()
+                    .await;
+                let answer = sent.map_err(|error| errors::classify(error, &GET, &self.resource()))?;
+                Ok(answer.item.filter(|item| !item.is_empty()).map(|item| seen(&item)))
+            })
+            .await
+    }
+
+    /// Asks for an item that is not there: what the daemon itself may do tells whether the table is usable.
+    async fn probe(&self) -> Result<(), PortError> {
+        let key = EventKey { event_id: "trailhound#probe".to_owned(), timestamp: "1970-01-01T00:00:00Z".to_owned() };
+        self.meter
+            .call(GET.name, async {
+                let sent = self.client.get_item().table_name(&self.table).set_key(Some(key_of(&key))).send().await;
+                sent.map(drop).map_err(|error| errors::classify(error, &PROBE, &self.resource()))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl AlertStore for DynamoDb {
+    async fn record(
+        &self,
+        item: &StoredItem,
+        token: &ClaimToken,
+        length: Duration,
+        expired: Option<&ClaimToken>,
+    ) -> Result<Recorded, PortError> {
+        let attempt = Attempt {
+            event_id: &item.key.event_id,
+            rules: &item.rules,
+            severity: item.severity,
+            token,
+            length,
+            expired,
+        };
+        let metrics = &self.meter.0;
+        let mut conflicted = false;
+        let mut shown = None;
+        for _ in 0..MAX_ROUNDS {
+            let there = match shown.take() {
+                Some(seen) => Some(seen),
+                None if conflicted => self.read(&item.key).await?,
+                None => None,
+            };
+            // Not there yet, or expired between the conflict and the read.
+            let Some(seen) = there else {
+                let claim = attempt.claim_on(item.rules.clone());
+                match self.put_new(item, &claim).await? {
+                    Written::Done => {
+                        metrics.store_writes.inc();
+                        return Ok(Recorded::Claimed(claim));
+                    }
+                    Written::Conflict(now) => shown = now,
+                }
+                conflicted = true;
+                continue;
+            };
+            match decide(&seen.state, attempt) {
+                Decision::Answer(answer) => {
+                    // One's own claim is an answer that was lost, not another copy of the event.
+                    if !matches!(&answer, Recorded::Claimed(claim) if claim.token == *token) {
+                        metrics.store_conflicts.inc();
+                    }
+                    return Ok(answer);
+                }
+                Decision::Write { claim, rules } => match self.write_claim(&item.key, &claim, &rules, &seen).await? {
+                    Written::Done => {
+                        metrics.store_conflicts.inc();
+                        if expired.is_some() && seen.state.claim.as_ref().map(|claim| &claim.token) == expired {
+                            metrics.claims_taken_over.inc();
+                        }
+                        return Ok(Recorded::Claimed(claim));
+                    }
+                    Written::Conflict(now) => shown = now,
+                },
+            }
+        }
+        let detail = format!("{MAX_ROUNDS} others wrote to the item of event {} in between", item.key.event_id);
+        Err(errors::unavailable(&UPDATE, detail, None))
+    }
+
+    async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
+        let renewed = Claim { token: fresh.clone(), ..claim.clone() };
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_of(key)))
+            .update_expression("SET #claim = :fresh")
+            .condition_expression("#claim = :current")
+            .expression_attribute_names("#claim", "Claim")
+            .expression_attribute_values(":fresh", claim_text(&renewed)?)
+            .expression_attribute_values(":current", claim_text(claim)?)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let written = self.meter.call(UPDATE.name, async { self.written(request.send().await.map(drop)) }).await?;
+        let there = match written {
+            Written::Done => return Ok(true),
+            Written::Conflict(Some(seen)) => Some(seen),
+            Written::Conflict(None) => self.read(key).await?,
+        };
+        Ok(there.and_then(|seen| seen.state.claim).is_some_and(|claim| claim.token == *fresh))
+    }
+
+    /// On an item that expired in between, this leaves a stub of the key and the mark, which expires after a day.
+    async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
+        let add =
+            if mark.alert.rules.is_empty() { "ADD #alerts :alert" } else { "ADD #alerts :alert, #settled :rules" };
+        let expires = mark.alerted_at.saturating_add(ORPHAN_LIFE).unix_timestamp();
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_of(key)))
+            .update_expression(format!(
+                "SET #at = :at, #message = :message, #expires = if_not_exists(#expires, :expires) {add}"
+            ))
+            .expression_attribute_names("#at", "AlertedAt")
+            .expression_attribute_names("#message", "SnsMessageId")
+            .expression_attribute_names("#expires", "ExpiresAt")
+            .expression_attribute_names("#alerts", "AlertIds")
+            .expression_attribute_values(":at", AttributeValue::S(rfc3339(mark.alerted_at)?))
+            .expression_attribute_values(":message", AttributeValue::S(mark.sns_message_id.clone()))
+            .expression_attribute_values(":expires", AttributeValue::N(expires.to_string()))
+            .expression_attribute_values(":alert", AttributeValue::Ss(vec![mark.alert.alert_id.clone()]));
+        if !mark.alert.rules.is_empty() {
+            request = request
+                .expression_attribute_names("#settled", "SettledRules")
+                .expression_attribute_values(":rules", set(&mark.alert.rules));
+        }
+        self.meter
+            .call(UPDATE.name, async {
+                let sent = request.send().await;
+                sent.map(drop).map_err(|error| errors::classify(error, &UPDATE, &self.resource()))
+            })
+            .await
+    }
+
+    async fn check(&self) -> Result<(), PortError> {
+        let described = self
+            .meter
+            .call(DESCRIBE.name, async {
+                let sent = self.client.describe_table().table_name(&self.table).send().await;
+                sent.map_err(|error| errors::classify(error, &DESCRIBE, &self.resource()))
+            })
+            .await;
+        match described {
+            Ok(answer) => answer.table().map_or(Ok(()), |table| usable(table, &self.resource())),
+            // The daemon can work without that permission.
+            Err(error) if matches!(error.fault, Fault::Denied { .. }) => self.probe().await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn conflict(item: Option<Item>) -> Written {
+    Written::Conflict(item.filter(|item| !item.is_empty()).map(|item| seen(&item)))
+}
+
+/// Whether the table is active and has the keys `EventId` (S, HASH) and `Timestamp` (S, RANGE).
+fn usable(table: &TableDescription, resource: &str) -> Result<(), PortError> {
+    let key =
+        |kind: &KeyType| table.key_schema().iter().find(|key| key.key_type() == kind).map(|key| key.attribute_name());
+    for (kind, wanted) in [(KeyType::Hash, "EventId"), (KeyType::Range, "Timestamp")] {
+        let found = key(&kind);
+        let is_text = table.attribute_definitions().iter().any(|attribute| {
+            Some(attribute.attribute_name()) == found && *attribute.attribute_type() == ScalarAttributeType::S
+        });
+        if found != Some(wanted) || !is_text {
+            let found = found
+                .map_or("none".to_owned(), |name| format!("{name}{}", if is_text { "" } else { ", not of type S" }));
+            let detail = format!(
+                "{resource} has the wrong keys: its {} key is {found}; create it with EventId (S, HASH) and Timestamp (S, RANGE)",
+                kind.as_str()
+            );
+            return Err(errors::failure(&DESCRIBE, ErrorClass::Config, Fault::Invalid, detail));
+        }
+    }
+    match table.table_status() {
+        // While a table is updated, for instance given an index, it takes reads and writes.
+        None | Some(TableStatus::Active | TableStatus::Updating) => Ok(()),
+        Some(status) => Err(errors::unavailable(&DESCRIBE, format!("{resource} is {}", status.as_str()), None)),
+    }
+}
+
+fn key_of(key: &EventKey) -> Item {
+    HashMap::from([
+        ("EventId".to_owned(), AttributeValue::S(key.event_id.clone())),
+        ("Timestamp".to_owned(), AttributeValue::S(key.timestamp.clone())),
+    ])
+}
+
+fn set(values: &BTreeSet<String>) -> AttributeValue {
+    AttributeValue::Ss(values.iter().cloned().collect())
+}
+
+fn claim_text(claim: &Claim) -> Result<AttributeValue, PortError> {
+    let text = serde_json::to_string(claim).map_err(|error| unwritable(&error))?;
+    Ok(AttributeValue::S(text))
+}
+
+fn rfc3339(time: OffsetDateTime) -> Result<String, PortError> {
+    time.format(&Rfc3339).map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &dyn std::error::Error) -> PortError {
+    errors::failure(&PUT, ErrorClass::Permanent, Fault::Invalid, error.to_string())
+}
+
+fn seen(item: &Item) -> Seen {
+    let strings = |name: &str| -> BTreeSet<String> {
+        item.get(name).and_then(|value| value.as_ss().ok()).into_iter().flatten().cloned().collect()
+    };
+    let text = item.get("Claim").and_then(|value| value.as_s().ok()).cloned();
+    // A claim that cannot be read, such as one of a later version, is nobody's: a second alert is better than none.
+    let claim = text.as_deref().and_then(|text| {
+        serde_json::from_str(text).inspect_err(|error| tracing::warn!(%error, "a stored claim cannot be read")).ok()
+    });
+    Seen { state: ItemState { rules: strings("Rules"), settled: strings("SettledRules"), claim }, claim: text }
+}
+
+/// The attributes of a new item; absent where there is nothing to say.
+fn attributes(item: &StoredItem, claim: &Claim) -> Result<Item, PortError> {
+    let facts = &item.facts;
+    let mut all = key_of(&item.key);
+    let mut put = |name: &str, value: AttributeValue| {
+        all.insert(name.to_owned(), value);
+    };
+    put("Rules", set(&item.rules));
+    put("Claim", claim_text(claim)?);
+    put("Source", source(&item.source));
+    put("ExpiresAt", AttributeValue::N(item.expires_at.unix_timestamp().to_string()));
+    match &item.event {
+        StoredEvent::Json(text) => put("Event", AttributeValue::S(text.clone())),
+        StoredEvent::Gzip(bytes) => put("Event", AttributeValue::B(Blob::new(bytes.as_slice()))),
+        StoredEvent::Omitted => {}
+    }
+    let texts = [
+        ("Severity", Some(item.severity.as_str())),
+        ("RuleSetHash", Some(item.rule_set_hash.as_str())),
+        ("DetectedAt", Some(&*rfc3339(item.detected_at)?)),
+        ("Day", Some(&*day(&item.key))),
+        ("EventName", facts.event_name.as_deref()),
+        ("EventSource", facts.event_source.as_deref()),
+        ("AwsRegion", facts.region.as_deref()),
+        ("AccountId", facts.account_id.as_deref()),
+        ("Actor", facts.actor.as_deref()),
+        ("UserIdentityType", facts.user_identity_type.as_deref()),
+        ("SourceIpAddress", facts.source_ip.as_deref()),
+        ("UserAgent", facts.user_agent.as_deref()),
+        ("ErrorCode", facts.error_code.as_deref()),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            put(name, AttributeValue::S(text.to_owned()));
+        }
+    }
+    Ok(all)
+}
+
+fn source(source: &Source) -> AttributeValue {
+    let mut fields = HashMap::from([("Index".to_owned(), AttributeValue::N(source.index.to_string()))]);
+    if let Some(object) = &source.object {
+        fields.insert("Bucket".to_owned(), AttributeValue::S(object.bucket.clone()));
+        fields.insert("Key".to_owned(), AttributeValue::S(object.key.clone()));
+        if let Some(version) = object.version_id.as_ref().filter(|version| !version.is_empty()) {
+            fields.insert("Version".to_owned(), AttributeValue::S(version.clone()));
+        }
+    }
+    AttributeValue::M(fields)
+}
+
+/// The partition of the index `ByDay`: the date, and one of eight suffixes, so that one day is not one hot partition.
+fn day(key: &EventKey) -> String {
+    let date = key.timestamp.get(..10).unwrap_or(&key.timestamp);
+    let suffix = Sha256::digest(key.event_id.as_bytes()).first().map_or(0, |byte| byte % 8);
+    format!("{date}#{suffix}")
+}
