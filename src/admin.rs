@@ -182,7 +182,7 @@ async fn version() -> Json<Version> {
 }
 
 #[derive(Serialize)]
-struct Rules {
+struct RulesPage {
     hash: String,
     path: String,
     /// When the rules in force were loaded, RFC 3339.
@@ -192,9 +192,9 @@ struct Rules {
     rules: Vec<RuleInfo>,
 }
 
-async fn rules(State(state): State<AdminState>) -> Json<Rules> {
+async fn rules(State(state): State<AdminState>) -> Json<RulesPage> {
     let (current, status) = (state.rules.current(), state.rules.status());
-    Json(Rules {
+    Json(RulesPage {
         hash: current.hash().to_owned(),
         path: status.path.display().to_string(),
         loaded_at: status.loaded_at.format(&Rfc3339).ok(),
@@ -256,7 +256,7 @@ mod tests {
 
         fn get(&self, path: &str) -> (u16, Value) {
             let (head, body) = self.ask("GET", path);
-            (head[9..12].parse().unwrap(), serde_json::from_str(&body).unwrap())
+            (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(&body).unwrap())
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn slow_clients_keep_no_probe_out() {
-        let running = start(Limits { head: Duration::from_secs(600), connection: Duration::from_secs(600) });
+        let running = start(Limits { head: Duration::from_mins(10), connection: Duration::from_mins(10) });
         let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
             .map(|_| {
                 let mut stream = running.connect();
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_head_that_never_ends_is_cut_off() {
-        let running = start(Limits { head: Duration::from_millis(50), connection: Duration::from_secs(600) });
+        let running = start(Limits { head: Duration::from_millis(50), connection: Duration::from_mins(10) });
         let mut stream = running.connect();
         stream.write_all(b"GET /livez HT").unwrap();
         let mut answer = Vec::new();
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_close_is_cut_off() {
-        let running = start(Limits { head: Duration::from_secs(600), connection: Duration::from_millis(50) });
+        let running = start(Limits { head: Duration::from_mins(10), connection: Duration::from_millis(50) });
         assert_eq!(running.connect().read(&mut [0; 16]).unwrap(), 0);
     }
 

@@ -1,4 +1,5 @@
 //! The built binary: arguments, exit codes, start and stop. What it does with messages is shown elsewhere.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
