@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 
+EPOCH = "1970-01-01T00:00:00Z"
 SEVERITIES = ["LOW", "MEDIUM", "HIGH", "CRITICAL"]
 
 
@@ -73,7 +74,7 @@ def event_timestamp(record):
         moment = datetime.fromisoformat(record["eventTime"].replace("Z", "+00:00"))
         return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (KeyError, AttributeError, ValueError):
-        return "1970-01-01T00:00:00Z"
+        return EPOCH
 
 
 LOG_NAME = re.compile(r"(^|/)[^/_]+_CloudTrail(-Insight)?_[^/_]+_\d{8}T\d{4}Z_[^/]+$")

@@ -156,9 +156,9 @@ class World:
             )
             if not (messages := answer.get("Messages", [])):
                 return
-            for message in messages:
-                yield message
-                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            yield from messages
+            entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)]
+            self.sqs.delete_message_batch(QueueUrl=url, Entries=entries)
 
     def alerts(self):
         """Every delivery from the topic so far, oldest first: the envelope, with its document under `document`."""
