@@ -33,6 +33,8 @@ pub enum Trouble {
 /// Decides about each call by its operation, such as `sns:Publish`.
 pub type Troubles = Box<dyn FnMut(&'static str) -> Option<Trouble> + Send>;
 
+pub type OnDelete = Box<dyn FnMut(&World, &str) + Send>;
+
 #[derive(Debug)]
 pub struct QueuedMessage {
     pub id: String,
@@ -83,7 +85,7 @@ pub struct World {
     pub troubles: Mutex<Troubles>,
     pub trace: Mutex<Vec<String>>,
     /// Called with the id of each message that is deleted, before it is.
-    pub on_delete: Mutex<Box<dyn FnMut(&World, &str) + Send>>,
+    pub on_delete: Mutex<OnDelete>,
     pub visibility: Duration,
     pub max_receive_count: u32,
     random: Mutex<fastrand::Rng>,

@@ -211,7 +211,7 @@ async fn lost_answers_repeat_an_alert_at_most_under_its_own_id() {
     account.emulator.set_fault(Box::new(move |call| {
         let interesting =
             ["PublishBatch", "PutItem", "UpdateItem", "DeleteMessageBatch"].contains(&call.operation.as_str());
-        let every_third = calls.fetch_add(usize::from(interesting), Ordering::Relaxed) % 3 == 0;
+        let every_third = calls.fetch_add(usize::from(interesting), Ordering::Relaxed).is_multiple_of(3);
         (interesting && every_third).then_some(Fault::LoseAnswer)
     }));
     let _daemon = Daemon::ready(&account, &[]).await;

@@ -441,7 +441,7 @@ fn rule_of(event: u32) -> &'static str {
 
 /// Two of three events match.
 fn matches(event: u32) -> bool {
-    event % 3 != 0
+    !event.is_multiple_of(3)
 }
 
 pub fn record(event: u32) -> serde_json::Value {
