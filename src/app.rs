@@ -1,22 +1,206 @@
-//! `run(Ports, Env)`: the daemon.
+//! `run(Ports, Env)`: the daemon, from the first check to the last message given back.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
-use crate::env::Env;
-use crate::health::Health;
+use crate::context::Context;
+use crate::env::{Env, Phase, StopHandle};
+use crate::health::{Dependency, Health};
 use crate::metrics::Metrics;
-use crate::ports::Ports;
+use crate::poller::{Slots, poll};
+use crate::ports::{PortError, Ports, QueueAttributes};
 use crate::reload::RuleSource;
+use crate::retry::{Backoff, call};
+use crate::settle::Deleter;
+
+/// How long before the deadline held messages are given back.
+const GIVE_BACK: Duration = Duration::from_secs(3);
+/// How often the queue's depth is read, and a failing dependency without work of its own is checked.
+const SURVEY: Duration = Duration::from_secs(15);
+const CHECK: Duration = Duration::from_secs(5);
+/// Used where the queue says zero, which nobody could work with.
+const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// What the daemon is made of, besides its ports and its world.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Daemon {
     pub config: Arc<Config>,
     pub rules: RuleSource,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    /// Moves the process on to giving back when the drain's time is up.
+    pub stop: StopHandle,
 }
 
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
-pub async fn run(_ports: Ports, _env: Env, _daemon: Daemon) {}
+pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
+    let Daemon { config, rules, metrics, health, stop } = daemon;
+    let context = Context { ports, env, config, rules, metrics, health };
+    let Some(attributes) = reach_everything(&context).await else {
+        context.health.stopping();
+        return;
+    };
+    let visibility = visibility(&context, attributes);
+    tracing::info!(
+        queue.visibility_seconds = visibility.as_secs(),
+        queue.max_receive_count = attributes.max_receive_count,
+        rules.count = context.rules.current().rules().len(),
+        "receiving"
+    );
+    let surveying = context.clone();
+    context.env.tasks.spawn(async move { survey(surveying).await });
+    let checking = context.clone();
+    context.env.tasks.spawn(async move { check_failing(checking).await });
+
+    let slots = Slots::new(context.config.pipeline.concurrency);
+    let (deleter, deleted) = Deleter::start(&context);
+    let mut pollers = Vec::new();
+    for number in 0..context.config.queue.pollers {
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let polling = poll(context.clone(), number, slots.clone(), deleter.clone(), visibility);
+        context.env.tasks.spawn(async move {
+            polling.await;
+            drop(ended);
+        });
+        pollers.push(end);
+    }
+
+    context.env.stop.reached(Phase::Draining).await;
+    context.health.stopping();
+    tracing::info!("stopping: no more messages are received, those held are finished");
+    let deadline = context.config.shutdown.deadline;
+    let draining = async {
+        for poller in pollers {
+            let _ended = poller.await;
+        }
+        slots.all_free().await;
+        drop(deleter);
+        deleted.wait().await;
+    };
+    tokio::pin!(draining);
+    if timeout(deadline.saturating_sub(GIVE_BACK), &mut draining).await.is_err() {
+        tracing::warn!("the time to finish is over; what is held is given back");
+        stop.advance(Phase::GivingBack);
+        if timeout(GIVE_BACK, &mut draining).await.is_err() {
+            tracing::warn!("not everything could be given back; it is visible again when its timeout runs out");
+        }
+    }
+    tracing::info!("stopped");
+}
+
+/// Asks queue, store, publisher and object store until each answered once: nothing is received before. `None` if the
+/// process is to stop first.
+async fn reach_everything(context: &Context) -> Option<QueueAttributes> {
+    let ports = &context.ports;
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+    let mut reported: Vec<String> = Vec::new();
+    loop {
+        context.health.starting();
+        let (queue, store, publisher, objects) = tokio::join!(
+            call("sqs:GetQueueAttributes", ports.queue.attributes()),
+            call("dynamodb:DescribeTable", ports.store.check()),
+            call("sns:GetTopicAttributes", ports.publisher.check()),
+            call("s3:HeadBucket", ports.objects.check()),
+        );
+        let mut errors = Vec::new();
+        let attributes = note(context, Dependency::Queue, queue, &mut errors);
+        note(context, Dependency::Store, store, &mut errors);
+        note(context, Dependency::Publisher, publisher, &mut errors);
+        note(context, Dependency::Objects, objects, &mut errors);
+        if errors.is_empty() {
+            return attributes;
+        }
+        // Each trouble once, not with every attempt.
+        for error in &errors {
+            if !reported.contains(error) {
+                tracing::error!(error, "not everything is reachable; nothing is received until it is");
+            }
+        }
+        reported = errors;
+        tokio::select! {
+            biased;
+            () = context.env.stop.reached(Phase::Draining) => return None,
+            () = sleep(backoff.pause(&context.env.random)) => {}
+        }
+    }
+}
+
+fn note<T>(
+    context: &Context,
+    dependency: Dependency,
+    result: Result<T, PortError>,
+    errors: &mut Vec<String>,
+) -> Option<T> {
+    match result {
+        Ok(value) => {
+            context.health.succeeded(dependency);
+            Some(value)
+        }
+        Err(error) => {
+            context.health.failed(dependency, &error);
+            errors.push(error.to_string());
+            None
+        }
+    }
+}
+
+fn visibility(context: &Context, attributes: QueueAttributes) -> Duration {
+    if let Some(configured) = context.config.queue.visibility {
+        return configured;
+    }
+    if attributes.max_receive_count.is_none() {
+        tracing::warn!("the queue has no redrive policy: a message that cannot be read comes back for ever");
+    }
+    if attributes.visibility_timeout.is_zero() {
+        tracing::warn!("the queue's visibility timeout is 0; {} s are used (queue.visibility)", VISIBILITY.as_secs());
+        return VISIBILITY;
+    }
+    attributes.visibility_timeout
+}
+
+/// Reads the queue's depth now and then.
+async fn survey(context: Context) {
+    loop {
+        if let Ok(attributes) = call("sqs:GetQueueAttributes", context.ports.queue.attributes()).await {
+            let depth = &context.metrics.queue_messages;
+            for (state, count) in
+                [("visible", attributes.visible), ("in_flight", attributes.in_flight), ("delayed", attributes.delayed)]
+            {
+                depth.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        sleep(SURVEY).await;
+    }
+}
+
+/// Asks failing dependencies whether they work again. Where held work repeats its own call, that decides; only for
+/// objects an answer is asked for all the same, since one object can fail for ever.
+async fn check_failing(context: Context) {
+    let mut backoff = Backoff::new(CHECK, Duration::from_secs(30));
+    loop {
+        sleep(backoff.pause(&context.env.random)).await;
+        // Asked also where nobody probes, so that its metric is true.
+        let _ready = context.health.ready();
+        let failing = context.health.failing();
+        if failing.is_empty() {
+            backoff = Backoff::new(CHECK, Duration::from_secs(30));
+        }
+        for dependency in failing {
+            let ports = &context.ports;
+            let waiting = context.health.waiting(dependency) > 0;
+            let answer = match dependency {
+                Dependency::Objects => call("s3:HeadBucket", ports.objects.check()).await,
+                Dependency::Publisher if !waiting => call("sns:GetTopicAttributes", ports.publisher.check()).await,
+                Dependency::Store if !waiting => call("dynamodb:DescribeTable", ports.store.check()).await,
+                // The pollers find out by themselves.
+                Dependency::Queue | Dependency::Publisher | Dependency::Store => continue,
+            };
+            if answer.is_ok() {
+                context.health.checked(dependency);
+            }
+        }
+    }
+}

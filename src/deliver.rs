@@ -1,8 +1,44 @@
-//! Record, publish, mark.
+//! Record, publish, mark: the only way to a [`Delivered`].
+//!
+//! For each batch of detected events:
+//!
+//! 1. *Record*: store each event and claim its unsettled rules. An event may turn out to be settled (an earlier alert
+//!    covers it) or held by somebody else.
+//! 2. *Publish* what was claimed, in as few calls as possible, and *mark* each alert that was accepted.
+//! 3. Only then, holding no claim, wait for what others hold: until they settled it, or their token stood still for
+//!    the length of their claim, which is then taken over with exactly its alert.
+//!
+//! So nobody waits for a claim while holding another, and two objects that hold the same events in opposite order
+//! never wait for each other. A crash at any point leaves an item with unsettled rules, which the message's redelivery
+//! finishes.
 
-use crate::ports::Receipt;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// Proof that everything a message names was stored and alerted. Only this module can make one.
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::alert::{DetectedEvent, EventKey, Outbound, PUBLISH_LIMIT, StoredItem, render, stored_item};
+use crate::claim::{Claim, ClaimToken, Mark, Recorded};
+use crate::context::Context;
+use crate::health::Dependency;
+use crate::lease::Lease;
+use crate::object::Exhausted;
+use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
+use crate::retry::{Backoff, GaveUp, Interruption, Until, call, persist, sleep};
+use crate::rules::RuleSet;
+
+/// How long a claim's token must stand still before others may take it over.
+pub const CLAIM_LENGTH: Duration = Duration::from_secs(30);
+/// A claim older than this is renewed before it is used, so that a call under its deadline ends well within it.
+const FRESH: Duration = Duration::from_secs(10);
+/// Store calls of one batch in flight at once.
+const STORE_CALLS: usize = 8;
+/// SNS takes at most this many alerts in one call.
+const PUBLISH_BATCH: usize = 10;
+
+/// Proof that everything a message names was stored, and alerted or covered by an earlier alert. Only this module can
+/// make one, and deleting the message uses it up.
 #[derive(Debug)]
 pub struct Delivered {
     message_id: String,
@@ -19,4 +55,399 @@ impl Delivered {
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
     }
+}
+
+/// The delivery of one message: open until every part of it was read to its end and all of its events are settled.
+#[derive(Debug)]
+pub struct Delivery {
+    message_id: String,
+    receipt: Receipt,
+    open_parts: usize,
+    refused: Option<String>,
+    interrupted: bool,
+}
+
+/// Why a message is not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The store or the publisher refuses an event for good.
+    Refused(String),
+    /// Not everything was read or settled.
+    Unfinished,
+}
+
+impl Delivery {
+    /// Begins the delivery of a message that has `parts` to read: objects and records. "Nothing to read" and "nothing
+    /// matched" go the same way as everything else.
+    #[must_use]
+    pub fn begin(message: &ReceivedMessage, parts: usize) -> Self {
+        Self {
+            message_id: message.message_id.clone(),
+            receipt: message.receipt.clone(),
+            open_parts: parts,
+            refused: None,
+            interrupted: false,
+        }
+    }
+
+    /// A part was read to its end, and everything found in it went through [`Self::deliver`].
+    pub fn part_ended(&mut self, _proof: Exhausted) {
+        self.open_parts = self.open_parts.saturating_sub(1);
+    }
+
+    /// The proof, if everything was read and settled.
+    pub fn finish(self) -> Result<Delivered, Undelivered> {
+        if let Some(reason) = self.refused {
+            return Err(Undelivered::Refused(reason));
+        }
+        if self.open_parts > 0 || self.interrupted {
+            return Err(Undelivered::Unfinished);
+        }
+        Ok(Delivered { message_id: self.message_id, receipt: self.receipt })
+    }
+
+    /// Settles these events: returns when each is alerted or covered, or refused for good, which the delivery
+    /// remembers. The same event may be among them several times.
+    pub async fn deliver(
+        &mut self,
+        context: &Context,
+        lease: &Lease,
+        rules: &RuleSet,
+        events: Vec<DetectedEvent>,
+    ) -> Result<(), Interruption> {
+        let mut work = Vec::new();
+        for event in merge(events, &context.metrics) {
+            let retention = time::Duration::days(i64::from(context.config.store.retention_days));
+            let item = stored_item(&event, retention);
+            work.push(Pending { event, item, seen: None });
+        }
+        let settled = Batch { context, lease, rules, refused: &mut self.refused }.settle(work).await;
+        self.interrupted |= settled.is_err();
+        settled
+    }
+}
+
+/// An event that is not settled yet.
+struct Pending {
+    event: DetectedEvent,
+    item: StoredItem,
+    /// Somebody else's claim, and since when its token stands still before our eyes.
+    seen: Option<(Claim, Instant)>,
+}
+
+/// An event whose claim is ours.
+struct Claimed {
+    pending: Pending,
+    claim: Claim,
+    /// From before the call that took or renewed it.
+    since: Instant,
+}
+
+/// What a step did with an event.
+enum Next {
+    Settled,
+    Claimed(Box<Claimed>),
+    Held(Pending),
+}
+
+struct Batch<'a> {
+    context: &'a Context,
+    lease: &'a Lease,
+    rules: &'a RuleSet,
+    refused: &'a mut Option<String>,
+}
+
+impl Batch<'_> {
+    async fn settle(mut self, mut pending: Vec<Pending>) -> Result<(), Interruption> {
+        // Others hold a claim for a publish and a mark: it is worth looking soon, and then less and less often.
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            let claimed;
+            (claimed, pending) = self.record(pending).await?;
+            let lost = self.publish(claimed).await?;
+            pending.extend(lost);
+            if pending.is_empty() {
+                return Ok(());
+            }
+            sleep(backoff.pause(&self.context.env.random), Until::Held(self.lease)).await?;
+        }
+    }
+
+    /// Records every event. Gives what is ours to publish, and what somebody else holds.
+    async fn record(&mut self, pending: Vec<Pending>) -> Result<(Vec<Claimed>, Vec<Pending>), Interruption> {
+        let (context, lease) = (self.context, self.lease);
+        let mut outcomes: Vec<_> = futures_util::stream::iter(pending.into_iter().enumerate())
+            .map(|(at, pending)| async move { (at, record_one(context, lease, pending).await) })
+            .buffer_unordered(STORE_CALLS)
+            .collect()
+            .await;
+        outcomes.sort_by_key(|(at, _)| *at);
+        let (mut claimed, mut held) = (Vec::new(), Vec::new());
+        let mut interruption = None;
+        for (_, outcome) in outcomes {
+            match outcome {
+                Ok(Next::Settled) => {}
+                Ok(Next::Claimed(one)) => claimed.push(*one),
+                Ok(Next::Held(one)) => held.push(one),
+                Err(GaveUp::Refused(error)) => self.refuse(&error),
+                Err(GaveUp::Interrupted(why)) => interruption = Some(why),
+            }
+        }
+        match interruption {
+            // Claims taken meanwhile are left to whoever takes them over.
+            Some(why) => Err(why),
+            None => Ok((claimed, held)),
+        }
+    }
+
+    /// Publishes and marks every claimed alert. Gives the events whose claims were lost meanwhile.
+    async fn publish(&mut self, claimed: Vec<Claimed>) -> Result<Vec<Pending>, Interruption> {
+        let mut lost = Vec::new();
+        let mut queue = claimed.into_iter().peekable();
+        let mut next: Option<(Claimed, Outbound)> = None;
+        while next.is_some() || queue.peek().is_some() {
+            let mut batch = Vec::new();
+            let mut size = 0;
+            while batch.len() < PUBLISH_BATCH {
+                let Some((claimed, alert)) = next.take().or_else(|| {
+                    let claimed = queue.next()?;
+                    let alert = render(&claimed.pending.event, &claimed.claim.alert, self.rules);
+                    Some((claimed, alert))
+                }) else {
+                    break;
+                };
+                if !batch.is_empty() && size + alert.size() > PUBLISH_LIMIT {
+                    next = Some((claimed, alert));
+                    break;
+                }
+                size += alert.size();
+                batch.push((claimed, alert));
+            }
+            lost.extend(self.publish_batch(batch).await?);
+        }
+        Ok(lost)
+    }
+
+    /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours.
+    async fn publish_batch(&mut self, batch: Vec<(Claimed, Outbound)>) -> Result<Vec<Pending>, Interruption> {
+        let mut lost = Vec::new();
+        let mut open = batch;
+        let mut backoff = Backoff::default();
+        let mut retrying = None;
+        loop {
+            let (kept, taken) = self.keep_claims(open).await?;
+            lost.extend(taken);
+            if kept.is_empty() {
+                return Ok(lost);
+            }
+            let (claims, alerts): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+            let results = call("sns:PublishBatch", self.context.ports.publisher.publish(&alerts)).await;
+            let results = match results {
+                Ok(results) => results,
+                Err(error) => {
+                    // The call's own failure is every entry's; alone, a refusal names the one that caused it.
+                    let refused_together = error.class == ErrorClass::Permanent && alerts.len() > 1;
+                    if refused_together {
+                        for one in claims.into_iter().zip(alerts) {
+                            lost.extend(Box::pin(self.publish_batch(vec![one])).await?);
+                        }
+                        return Ok(lost);
+                    }
+                    self.count_failures(&error, alerts.len());
+                    if error.class == ErrorClass::Permanent {
+                        self.refuse(&error);
+                        return Ok(lost);
+                    }
+                    self.report(&error);
+                    Vec::new()
+                }
+            };
+            let accepted_any = results.iter().any(Result::is_ok);
+            let mut results = results.into_iter();
+            let mut accepted = Vec::new();
+            let mut again = Vec::new();
+            for (claimed, alert) in claims.into_iter().zip(alerts) {
+                match results.next() {
+                    Some(Ok(id)) => accepted.push((claimed, id)),
+                    Some(Err(error)) => {
+                        self.count_failures(&error, 1);
+                        if error.class == ErrorClass::Permanent {
+                            self.refuse(&error);
+                        } else {
+                            if !accepted_any {
+                                self.report(&error);
+                            }
+                            again.push((claimed, alert));
+                        }
+                    }
+                    None => again.push((claimed, alert)),
+                }
+            }
+            if accepted_any && self.context.health.succeeded(Dependency::Publisher) {
+                tracing::info!("alerts are accepted again");
+            }
+            self.mark(accepted).await?;
+            if again.is_empty() {
+                return Ok(lost);
+            }
+            open = again;
+            retrying.get_or_insert_with(|| self.context.health.retrying(Dependency::Publisher));
+            sleep(backoff.pause(&self.context.env.random), Until::Held(self.lease)).await?;
+        }
+    }
+
+    /// Renews the claims that are no longer fresh. Gives the ones that are ours, and the events of those that are not.
+    async fn keep_claims(
+        &mut self,
+        open: Vec<(Claimed, Outbound)>,
+    ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Pending>), Interruption> {
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for (mut claimed, alert) in open {
+            if claimed.since.elapsed() < FRESH {
+                kept.push((claimed, alert));
+                continue;
+            }
+            match renew(self.context, self.lease, &mut claimed).await {
+                Ok(true) => kept.push((claimed, alert)),
+                Ok(false) => lost.push(claimed.pending),
+                Err(GaveUp::Refused(error)) => self.refuse(&error),
+                Err(GaveUp::Interrupted(why)) => return Err(why),
+            }
+        }
+        // Renewing the last may have taken so long that the first is stale again; its renewal is then repeated.
+        if kept.iter().any(|(claimed, _)| claimed.since.elapsed() >= FRESH) {
+            let (again, more) = Box::pin(self.keep_claims(kept)).await?;
+            lost.extend(more);
+            return Ok((again, lost));
+        }
+        Ok((kept, lost))
+    }
+
+    /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile.
+    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<(), Interruption> {
+        let context = self.context;
+        let mut outcomes: Vec<_> = futures_util::stream::iter(accepted.into_iter().enumerate())
+            .map(|(at, (claimed, id))| async move { (at, mark_one(context, claimed, id).await) })
+            .buffer_unordered(STORE_CALLS)
+            .collect()
+            .await;
+        outcomes.sort_by_key(|(at, _)| *at);
+        let mut interruption = None;
+        for (_, outcome) in outcomes {
+            match outcome {
+                Ok(()) => {}
+                Err(GaveUp::Refused(error)) => self.refuse(&error),
+                Err(GaveUp::Interrupted(why)) => interruption = Some(why),
+            }
+        }
+        interruption.map_or(Ok(()), Err)
+    }
+
+    fn refuse(&mut self, error: &PortError) {
+        tracing::error!(%error, "an event cannot be delivered; its message is left for redrive");
+        self.refused.get_or_insert_with(|| error.to_string());
+    }
+
+    fn report(&self, error: &PortError) {
+        if self.context.health.failed(Dependency::Publisher, error) {
+            tracing::warn!(
+                class = ?error.class,
+                %error,
+                "alerts are not accepted; held messages wait and nothing more is received until they are"
+            );
+        }
+    }
+
+    fn count_failures(&self, error: &PortError, count: usize) {
+        let class = match error.class {
+            ErrorClass::Transient => "transient",
+            ErrorClass::Permanent => "permanent",
+            ErrorClass::Config => "config",
+        };
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.context.metrics.alert_failures.with_label_values(&[class]).inc_by(count);
+    }
+}
+
+async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> Result<Next, GaveUp> {
+    // The token of a claim that stood still before our eyes for its whole length.
+    let expired = pending
+        .seen
+        .as_ref()
+        .filter(|(claim, since)| since.elapsed() >= claim.length)
+        .map(|(claim, _)| claim.token.clone());
+    let token = ClaimToken(context.env.random.token());
+    let (recorded, since) = persist(context, Dependency::Store, "dynamodb:PutItem", Until::Held(lease), || {
+        context.ports.store.record(&pending.item, &token, CLAIM_LENGTH, expired.as_ref())
+    })
+    .await?;
+    Ok(match recorded {
+        Recorded::Settled => {
+            context.metrics.duplicates_suppressed.inc();
+            Next::Settled
+        }
+        Recorded::Claimed(claim) => {
+            pending.seen = None;
+            Next::Claimed(Box::new(Claimed { pending, claim, since }))
+        }
+        Recorded::Held(claim) => {
+            let still = pending.seen.take().filter(|(seen, _)| seen.token == claim.token);
+            // Seen only now: it stands still from this moment on, not from when the call began.
+            pending.seen = Some(still.unwrap_or_else(|| (claim, Instant::now())));
+            Next::Held(pending)
+        }
+    })
+}
+
+async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Result<bool, GaveUp> {
+    let fresh = ClaimToken(context.env.random.token());
+    let (ours, since) = persist(context, Dependency::Store, "dynamodb:UpdateItem", Until::Held(lease), || {
+        context.ports.store.renew(&claimed.pending.item.key, &claimed.claim, &fresh)
+    })
+    .await?;
+    claimed.claim.token = fresh;
+    claimed.since = since;
+    Ok(ours)
+}
+
+async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -> Result<(), GaveUp> {
+    let severity = claimed.claim.alert.severity;
+    context.metrics.alerts_published.with_label_values(&[severity.as_str()]).inc();
+    let event = &claimed.pending.event;
+    tracing::info!(
+        alert.id = %claimed.claim.alert.alert_id,
+        event.id = %event.key.event_id.escape_default(),
+        event.name = event.facts.event_name.as_deref().unwrap_or(""),
+        severity = severity.as_str(),
+        sns.message_id = %sns_message_id,
+        "alert published"
+    );
+    let mark = Mark { alert: claimed.claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
+    let key = &claimed.pending.item.key;
+    let stop = Until::Stopping(&context.env.stop);
+    persist(context, Dependency::Store, "dynamodb:UpdateItem", stop, || context.ports.store.mark(key, &mark)).await?;
+    Ok(())
+}
+
+/// One event for each key, with the rules of all its copies.
+fn merge(events: Vec<DetectedEvent>, metrics: &crate::metrics::Metrics) -> Vec<DetectedEvent> {
+    let mut merged: Vec<DetectedEvent> = Vec::with_capacity(events.len());
+    let mut places: BTreeMap<EventKey, usize> = BTreeMap::new();
+    for event in events {
+        match places.get(&event.key).and_then(|at| merged.get_mut(*at)) {
+            Some(first) => {
+                metrics.duplicates_suppressed.inc();
+                for rule in event.rules {
+                    if !first.rules.iter().any(|known| known.id == rule.id) {
+                        first.rules.push(rule);
+                    }
+                }
+            }
+            None => {
+                places.insert(event.key.clone(), merged.len());
+                merged.push(event);
+            }
+        }
+    }
+    merged
 }

@@ -1,6 +1,64 @@
 //! Which dependency works, whether to take in more work, and whether the process is ready.
+//!
+//! The data path reports every call; the poller asks before each receive; the admin server answers probes. A
+//! dependency is failing from its first failed call until its next successful one, and while one that the work needs
+//! is failing nothing more is received: what is held waits under its heartbeat.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::env::lock;
+use crate::metrics::Metrics;
+use crate::ports::{ErrorClass, PortError};
+
+/// How many objects of a bucket must be denied in a row before the denial is the process's own.
+pub const DENIALS: usize = 8;
+
+/// Failures shorter than this do not make the process unready: a single throttled call is no outage.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How many buckets are watched for denials; beyond that the one that changed longest ago is forgotten.
+const MAX_BUCKETS: usize = 64;
+
+/// What the data path depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependency {
+    Queue,
+    Objects,
+    Publisher,
+    Store,
+}
+
+impl Dependency {
+    pub const ALL: [Self; 4] = [Self::Queue, Self::Objects, Self::Publisher, Self::Store];
+
+    /// The value of the metrics label `dependency`, and the name of its check.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Objects => "objects",
+            Self::Publisher => "publisher",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// Whether the poller may receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    Open,
+    /// One message at a time, to find out whether objects can be read again.
+    Trial,
+    Closed,
+}
 
 /// The answer of a probe.
 #[derive(Clone, Debug, Serialize)]
@@ -17,23 +75,310 @@ pub struct Check {
     pub detail: String,
 }
 
+#[derive(Clone, Debug)]
+struct Failure {
+    since: Instant,
+    class: ErrorClass,
+    detail: String,
+    /// Objects only: the service answers, so that the failure may be of one object.
+    reachable: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    reached: bool,
+    failure: Option<Failure>,
+    /// Tasks that repeat a call of their own until it works.
+    retrying: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    known: BTreeMap<Dependency, Known>,
+    /// When each poller last moved; empty before the first receive.
+    pollers: Vec<Instant>,
+    started: Instant,
+    stopping: bool,
+    was_ready: bool,
+    object_read: Option<Instant>,
+    /// Buckets with denials, the one that changed last at the back; of each, the hashes of the keys denied in a row.
+    denied: VecDeque<(String, Vec<u64>)>,
+    denial: Option<String>,
+}
+
 /// Shared by the data path, which reports, and the admin server, which answers.
-#[derive(Debug, Default)]
-pub struct Health {}
+#[derive(Debug)]
+pub struct Health {
+    state: Mutex<State>,
+    intake: watch::Sender<Intake>,
+    metrics: Arc<Metrics>,
+    /// How long a poller may stand still: the long poll and a minute.
+    stall: Duration,
+    hasher: RandomState,
+}
 
 impl Health {
-    /// Whether the poll loop moved recently or is paused on purpose.
-    pub fn live(&self) -> Report {
-        Report { ok: true, checks: Vec::new() }
+    /// `wait` is the length of a long poll.
+    pub fn new(metrics: Arc<Metrics>, wait: Duration) -> Self {
+        let known =
+            Dependency::ALL.into_iter().map(|it| (it, Known { reached: false, failure: None, retrying: 0 })).collect();
+        Self {
+            state: Mutex::new(State {
+                known,
+                pollers: Vec::new(),
+                started: Instant::now(),
+                stopping: false,
+                was_ready: false,
+                object_read: None,
+                denied: VecDeque::new(),
+                denial: None,
+            }),
+            intake: watch::channel(Intake::Open).0,
+            metrics,
+            stall: wait.saturating_add(Duration::from_secs(60)),
+            hasher: RandomState::new(),
+        }
     }
 
-    /// Whether rules are loaded, queue, table and topic reachable, and the process is not stopping.
+    /// A call worked. True if this ended a failure.
+    pub fn succeeded(&self, dependency: Dependency) -> bool {
+        self.change(|state| {
+            let Some(known) = state.known.get_mut(&dependency) else {
+                return false;
+            };
+            known.reached = true;
+            known.failure.take().is_some()
+        })
+    }
+
+    /// A call failed in a way that concerns everybody who calls. True if this began a failure.
+    pub fn failed(&self, dependency: Dependency, error: &PortError) -> bool {
+        self.change(|state| {
+            let Some(known) = state.known.get_mut(&dependency) else {
+                return false;
+            };
+            let began = known.failure.is_none();
+            let since = known.failure.as_ref().map_or_else(Instant::now, |failure| failure.since);
+            known.failure = Some(Failure { since, class: error.class, detail: error.to_string(), reachable: false });
+            began
+        })
+    }
+
+    /// A check worked while calls were failing. Ends the failure if no task is there to find out by its own call;
+    /// for objects it only says that the service answers, since one object can fail for ever.
+    pub fn checked(&self, dependency: Dependency) {
+        self.change(|state| {
+            let Some(known) = state.known.get_mut(&dependency) else {
+                return;
+            };
+            known.reached = true;
+            if known.retrying == 0 {
+                known.failure = None;
+            } else if dependency == Dependency::Objects
+                && let Some(failure) = &mut known.failure
+            {
+                failure.reachable = true;
+            }
+        });
+    }
+
+    /// Registers a task that repeats its call until it works.
+    pub(crate) fn retrying(self: &Arc<Self>, dependency: Dependency) -> Retrying {
+        self.change(|state| {
+            if let Some(known) = state.known.get_mut(&dependency) {
+                known.retrying += 1;
+            }
+        });
+        Retrying { health: Arc::clone(self), dependency }
+    }
+
+    /// The dependencies that are failing.
+    pub fn failing(&self) -> Vec<Dependency> {
+        let state = lock(&self.state);
+        state.known.iter().filter(|(_, known)| known.failure.is_some()).map(|(it, _)| *it).collect()
+    }
+
+    /// How many tasks repeat a call of this kind until it works.
+    pub fn waiting(&self, dependency: Dependency) -> usize {
+        lock(&self.state).known.get(&dependency).map_or(0, |known| known.retrying)
+    }
+
+    /// An object was read to its end.
+    pub fn object_read(&self) {
+        lock(&self.state).object_read = Some(Instant::now());
+    }
+
+    /// Whether any object was read to its end after `instant`.
+    pub fn object_read_since(&self, instant: Instant) -> bool {
+        lock(&self.state).object_read.is_some_and(|at| at > instant)
+    }
+
+    /// An object of this bucket was opened, or is known not to be there.
+    pub fn object_answered(&self, bucket: &str) {
+        self.change(|state| {
+            state.denied.retain(|(name, _)| name != bucket);
+            state.denial = None;
+        });
+    }
+
+    /// An object was denied. True if this makes it the process's own fault: the last [`DENIALS`] objects of this
+    /// bucket were all denied.
+    pub fn object_denied(&self, bucket: &str, key: &str, error: &PortError) -> bool {
+        let hash = self.hasher.hash_one(key);
+        self.change(|state| {
+            let at = state.denied.iter().position(|(name, _)| name == bucket);
+            let (name, mut keys) =
+                at.and_then(|at| state.denied.remove(at)).unwrap_or_else(|| (bucket.to_owned(), Vec::new()));
+            if keys.len() < DENIALS && !keys.contains(&hash) {
+                keys.push(hash);
+            }
+            let own_fault = keys.len() >= DENIALS;
+            if own_fault {
+                state.denial = Some(format!("the last {DENIALS} objects of bucket {bucket} were all denied: {error}"));
+            }
+            if state.denied.len() >= MAX_BUCKETS {
+                state.denied.pop_front();
+            }
+            state.denied.push_back((name, keys));
+            own_fault
+        })
+    }
+
+    /// A poller moved, or is paused on purpose.
+    pub fn poller_moved(&self, poller: usize) {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        if state.pollers.len() <= poller {
+            state.pollers.resize(poller + 1, now);
+        }
+        if let Some(moved) = state.pollers.get_mut(poller) {
+            *moved = now;
+        }
+    }
+
+    /// The process is waiting for its dependencies before the first receive.
+    pub fn starting(&self) {
+        lock(&self.state).started = Instant::now();
+    }
+
+    pub fn stopping(&self) {
+        self.change(|state| state.stopping = true);
+    }
+
+    /// Whether, and how, to receive.
+    pub fn intake(&self) -> Intake {
+        *self.intake.borrow()
+    }
+
+    /// Waits for a change of [`Self::intake`].
+    pub async fn intake_changed(&self, from: Intake) {
+        let mut receiver = self.intake.subscribe();
+        if receiver.wait_for(|now| *now != from).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the poll loop moved recently or is paused on purpose.
+    pub fn live(&self) -> Report {
+        let state = lock(&self.state);
+        let oldest = state.pollers.iter().min().copied().unwrap_or(state.started);
+        let still = oldest.elapsed();
+        let ok = state.stopping || still <= self.stall;
+        let detail = if ok {
+            String::new()
+        } else {
+            format!("the poll loop has stood still for {} s; restart the process", still.as_secs())
+        };
+        report(vec![Check { name: "poll_loop", ok, detail }])
+    }
+
+    /// Whether queue, table and topic are reachable, objects are not all denied, and the process is not stopping.
+    /// Rules are always loaded: without them the process does not start.
     pub fn ready(&self) -> Report {
-        Report { ok: true, checks: Vec::new() }
+        let mut state = lock(&self.state);
+        let mut checks = vec![Check { name: "rules", ok: true, detail: String::new() }];
+        for (dependency, known) in &state.known {
+            let failure = known
+                .failure
+                .as_ref()
+                .filter(|failure| failure.class == ErrorClass::Config || failure.since.elapsed() >= GRACE);
+            let (ok, detail) = match failure {
+                Some(failure) => (false, failure.detail.clone()),
+                None if known.reached => (true, String::new()),
+                None => match &known.failure {
+                    Some(failure) => (false, failure.detail.clone()),
+                    None => (false, "not reached yet".to_owned()),
+                },
+            };
+            checks.push(Check { name: dependency.name(), ok, detail });
+        }
+        checks.push(Check {
+            name: "object_access",
+            ok: state.denial.is_none(),
+            detail: state.denial.clone().unwrap_or_default(),
+        });
+        let stopping = state.stopping;
+        checks.push(Check {
+            name: "running",
+            ok: !stopping,
+            detail: if stopping { "the process is stopping".to_owned() } else { String::new() },
+        });
+        let report = report(checks);
+        state.was_ready |= report.ok;
+        self.metrics.ready.set(i64::from(report.ok));
+        report
     }
 
     /// Whether [`Self::ready`] was true at any time.
     pub fn was_ready(&self) -> bool {
-        false
+        let ready = self.ready().ok;
+        ready || lock(&self.state).was_ready
+    }
+
+    /// Changes the state and tells what follows from it.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = lock(&self.state);
+        let answer = change(&mut state);
+        let mut intake = Intake::Open;
+        for (dependency, known) in &state.known {
+            self.metrics
+                .dependency_up
+                .with_label_values(&[dependency.name()])
+                .set(i64::from(known.reached && known.failure.is_none()));
+            intake = match (dependency, &known.failure) {
+                // The poller's own back-off is the pause for the queue.
+                (Dependency::Queue, _) | (_, None) => intake,
+                (_, Some(failure)) if failure.reachable && intake == Intake::Open => Intake::Trial,
+                (_, Some(failure)) if failure.reachable => intake,
+                (_, Some(_)) => Intake::Closed,
+            };
+        }
+        if state.denial.is_some() && intake == Intake::Open {
+            intake = Intake::Trial;
+        }
+        self.metrics.intake_paused.set(i64::from(intake == Intake::Closed));
+        self.intake.send_if_modified(|now| std::mem::replace(now, intake) != intake);
+        answer
+    }
+}
+
+fn report(checks: Vec<Check>) -> Report {
+    Report { ok: checks.iter().all(|check| check.ok), checks }
+}
+
+/// A task that repeats its call; dropped when it stops doing so.
+#[derive(Debug)]
+pub(crate) struct Retrying {
+    health: Arc<Health>,
+    dependency: Dependency,
+}
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.health.change(|state| {
+            if let Some(known) = state.known.get_mut(&self.dependency) {
+                known.retrying = known.retrying.saturating_sub(1);
+            }
+        });
     }
 }

@@ -64,6 +64,12 @@ pub mod env;
 /// Which dependency works, whether to take in more work, and whether the process is ready.
 pub mod health;
 
+/// What every step that reaches outside is given.
+pub mod context;
+
+/// The one retry layer: a call is repeated until it works, cannot work, or does not matter any more.
+pub mod retry;
+
 /// `run(Ports, Env)`: the daemon, from the first check to the last message given back.
 pub mod app;
 

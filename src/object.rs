@@ -1,1 +1,470 @@
-//! Being written.
+//! Reads one log object: opens it, resumes a broken body where it stopped, drives the decoder, and has everything it
+//! finds delivered before it reads on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use crate::alert::{Source, SourceObject, detected_event};
+use crate::cloudtrail::{DecodeError, Decoder, Input, Output, RecordProblem, Step};
+use crate::context::{CHUNK_DEADLINE, Context};
+use crate::deliver::Delivery;
+use crate::env::Compute;
+use crate::health::Dependency;
+use crate::lease::Lease;
+use crate::notification::{InlineRecord, ObjectRef};
+use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
+use crate::retry::{Backoff, Interruption, Until, call, sleep};
+use crate::rules::{Detection, Matcher, RuleSet};
+
+/// Compressed bodies up to this size are decoded where they are: less than half a millisecond of work.
+const INLINE: u64 = 8 * 1024;
+/// Chunks are gathered to this size before they are decoded.
+const GATHER: usize = 128 * 1024;
+/// Attempts at one object, without progress, after which it is its own fault if others could be read meanwhile.
+const ATTEMPTS: u32 = 10;
+/// How often a codec's stream that ends early in a complete body is read.
+const READINGS: u32 = 2;
+
+/// Proof that a part of a message was read to its end without a problem. Only this module can make one.
+#[derive(Debug)]
+pub struct Exhausted(());
+
+/// Why an object was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The object cannot be read: missing, denied, refused.
+    #[error(transparent)]
+    Refused(PortError),
+    #[error("{0}")]
+    Undecodable(#[from] DecodeError),
+    #[error("{count} of its records cannot be read: {first}")]
+    BadRecords { count: u64, first: RecordProblem },
+    /// This object keeps failing while others can be read.
+    #[error("{0}; other objects can be read meanwhile")]
+    Alone(PortError),
+    #[error("the decoder failed; this is a bug, please report it")]
+    Bug,
+    #[error("interrupted: {0:?}")]
+    Interrupted(Interruption),
+}
+
+impl From<Interruption> for ObjectError {
+    fn from(why: Interruption) -> Self {
+        Self::Interrupted(why)
+    }
+}
+
+impl ObjectError {
+    /// The value of the metrics labels `outcome` and `reason`.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(error) => match &error.fault {
+                Fault::Missing => "missing",
+                Fault::Denied { .. } => "denied",
+                Fault::KmsDenied { .. } => "kms_denied",
+                _ => "refused",
+            },
+            Self::Undecodable(error) => error.reason(),
+            Self::BadRecords { .. } => "bad_records",
+            Self::Alone(_) => "unavailable",
+            Self::Bug => "bug",
+            Self::Interrupted(_) => "interrupted",
+        }
+    }
+}
+
+/// What reading needs to know, besides the object.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub context: &'a Context,
+    pub lease: &'a Lease,
+    /// The one rule set of this message.
+    pub rules: &'a Arc<RuleSet>,
+}
+
+impl Reader<'_> {
+    /// Reads an object to its end; everything found in it is delivered when this returns, also on an error.
+    pub async fn object(&self, object: &ObjectRef, delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        let span =
+            tracing::info_span!("object", bucket = %object.bucket.escape_default(), key = %object.key.escape_default());
+        let started = Instant::now();
+        let result = self.with_fallback(object, delivery).instrument(span).await;
+        if result.is_ok() {
+            self.context.health.object_read();
+        }
+        let metrics = &self.context.metrics;
+        metrics.objects.with_label_values(&[result.as_ref().map_or_else(ObjectError::reason, |_| "ok")]).inc();
+        metrics.object_duration.observe(started.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn with_fallback(&self, object: &ObjectRef, delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        let first = self.readings(object, &object.key, delivery).await;
+        match (&first, &object.fallback_key) {
+            (Err(ObjectError::Refused(error)), Some(decoded))
+                if matches!(error.fault, Fault::Missing | Fault::Denied { .. }) =>
+            {
+                match self.readings(object, decoded, delivery).await {
+                    // The key as it stood in the message is what the user knows.
+                    Err(ObjectError::Refused(_)) => first,
+                    other => other,
+                }
+            }
+            _ => first,
+        }
+    }
+
+    async fn readings(&self, object: &ObjectRef, key: &str, delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        for reading in 1.. {
+            let mut one = Reading::new(*self, object, key);
+            match one.run(delivery).await {
+                Err(Stumble::Changed) => {
+                    tracing::info!("the object changed while it was read; reading it again");
+                }
+                // A body can be cut off at its source; a second reading tells that from an object that ends so.
+                Err(Stumble::Failed(ObjectError::Undecodable(DecodeError::EndsEarly { .. }))) if reading < READINGS => {
+                    tracing::info!("the compressed stream ends early; reading it again");
+                }
+                Err(Stumble::Failed(error)) => return Err(error),
+                Ok(exhausted) => return Ok(exhausted),
+            }
+        }
+        Err(ObjectError::Bug)
+    }
+
+    /// Evaluates the records that travelled in the message itself.
+    pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        let mut matcher = Matcher::new(Arc::clone(self.rules));
+        let mut found = Vec::new();
+        for record in records {
+            self.context.metrics.records.with_label_values(&["evaluated"]).inc();
+            let rules = matcher.matches(&record.raw);
+            if !rules.is_empty() {
+                found.push(Detection { index: 0, raw: record.raw.clone(), rules });
+            }
+        }
+        self.deliver(found, None, None, delivery).await?;
+        Ok(Exhausted(()))
+    }
+
+    async fn deliver(
+        &self,
+        detections: Vec<Detection>,
+        object: Option<&SourceObject>,
+        created_at: Option<OffsetDateTime>,
+        delivery: &mut Delivery,
+    ) -> Result<(), Interruption> {
+        if detections.is_empty() {
+            return Ok(());
+        }
+        let metrics = &self.context.metrics;
+        let now = self.context.env.clock.now();
+        let mut events = Vec::with_capacity(detections.len());
+        for detection in &detections {
+            let source = Source { object: object.cloned(), index: detection.index };
+            let event = detected_event(detection, source, now, self.rules.hash());
+            for rule in &event.rules {
+                metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]).inc();
+            }
+            if let Some(at) = event.facts.event_time {
+                metrics.event_lag.observe((now - at).as_seconds_f64().max(0.0));
+            }
+            if let Some(at) = created_at {
+                metrics.object_lag.observe((now - at).as_seconds_f64().max(0.0));
+            }
+            events.push(event);
+        }
+        drop(detections);
+        delivery.deliver(self.context, self.lease, self.rules, events).await
+    }
+}
+
+/// Why a reading ended before the end.
+enum Stumble {
+    /// Another object stands in its place: begin again.
+    Changed,
+    Failed(ObjectError),
+}
+
+impl<E: Into<ObjectError>> From<E> for Stumble {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The machine that moves between this task and the compute threads.
+struct Machine {
+    decoder: Decoder,
+    matcher: Matcher,
+    input: Input,
+    output: Output,
+}
+
+/// One reading of an object, from its first byte.
+struct Reading<'a> {
+    reader: Reader<'a>,
+    request: ObjectRequest,
+    source: SourceObject,
+    created_at: Option<OffsetDateTime>,
+    machine: Option<Box<Machine>>,
+    /// Whether steps run on this task.
+    inline: bool,
+    /// Repeated opens and resumes, until bytes come again.
+    attempts: u32,
+    /// The first of those attempts.
+    first_failure: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl<'a> Reading<'a> {
+    fn new(reader: Reader<'a>, object: &ObjectRef, key: &str) -> Self {
+        let machine = Machine {
+            decoder: Decoder::new(reader.context.config.source.limits),
+            matcher: Matcher::new(Arc::clone(reader.rules)),
+            input: Input::default(),
+            output: Output::default(),
+        };
+        Self {
+            reader,
+            request: ObjectRequest {
+                bucket: object.bucket.clone(),
+                key: key.to_owned(),
+                version_id: object.version_id.clone(),
+                region: object.region.clone(),
+                start: 0,
+                if_match: None,
+            },
+            source: SourceObject {
+                bucket: object.bucket.clone(),
+                key: key.to_owned(),
+                version_id: object.version_id.clone(),
+            },
+            created_at: object.created_at,
+            machine: Some(Box::new(machine)),
+            inline: false,
+            attempts: 0,
+            first_failure: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    async fn run(&mut self, delivery: &mut Delivery) -> Result<Exhausted, Stumble> {
+        let result = self.read(delivery).await;
+        // What was found before an error is delivered; figures count for what was read.
+        if let Some(machine) = &self.machine {
+            let progress = machine.decoder.progress();
+            let metrics = &self.reader.context.metrics;
+            metrics.decompressed_bytes.inc_by(progress.decompressed_bytes);
+            let unreadable = machine.output.problem_count;
+            metrics.records.with_label_values(&["unreadable"]).inc_by(unreadable);
+            metrics.records.with_label_values(&["evaluated"]).inc_by(progress.records.saturating_sub(unreadable));
+        }
+        result
+    }
+
+    async fn read(&mut self, delivery: &mut Delivery) -> Result<Exhausted, Stumble> {
+        loop {
+            let mut body = self.open().await?;
+            if self.request.start == 0 {
+                self.request.if_match = body.etag.clone();
+                self.inline = body.length.is_some_and(|length| length <= INLINE);
+            }
+            loop {
+                match self.gather(&mut body).await? {
+                    Gathered::Bytes { bytes, last } => {
+                        if let Some(exhausted) = self.feed(bytes, last, delivery).await? {
+                            return Ok(exhausted);
+                        }
+                    }
+                    Gathered::Broken(bytes, error) => {
+                        if !bytes.is_empty() && self.feed(bytes, false, delivery).await?.is_some() {
+                            return Err(ObjectError::Bug.into());
+                        }
+                        self.reader.context.metrics.object_resumes.inc();
+                        self.pause(error).await?;
+                        if self.request.if_match.is_none() {
+                            // Without an entity tag nothing says that the rest belongs to the same object.
+                            return Err(Stumble::Changed);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the body where reading stopped, as often as it takes.
+    async fn open(&mut self) -> Result<ObjectBody, Stumble> {
+        let Reader { context, lease, .. } = self.reader;
+        let mut retrying = None;
+        let mut denied_before = false;
+        loop {
+            if let Some(why) = lease.interruption() {
+                return Err(why.into());
+            }
+            let error = match call("s3:GetObject", context.ports.objects.open(&self.request)).await {
+                Ok(body) => {
+                    if context.health.succeeded(Dependency::Objects) {
+                        tracing::info!("objects can be read again");
+                    }
+                    context.health.object_answered(&self.request.bucket);
+                    return Ok(body);
+                }
+                Err(error) => error,
+            };
+            match (&error.class, &error.fault) {
+                (_, Fault::Changed) => {
+                    context.health.succeeded(Dependency::Objects);
+                    return Err(Stumble::Changed);
+                }
+                (ErrorClass::Permanent, Fault::Denied { .. } | Fault::KmsDenied { .. }) => {
+                    context.health.succeeded(Dependency::Objects);
+                    if !context.health.object_denied(&self.request.bucket, &self.request.key, &error) {
+                        return Err(ObjectError::Refused(error).into());
+                    }
+                    if !std::mem::replace(&mut denied_before, true) {
+                        tracing::error!(
+                            bucket = %self.request.bucket.escape_default(),
+                            %error,
+                            "every recent object is denied; messages are held and taken in one at a time until one can be read"
+                        );
+                    }
+                    retrying.get_or_insert_with(|| context.health.retrying(Dependency::Objects));
+                    sleep(self.backoff.pause(&context.env.random), Until::Held(lease)).await?;
+                }
+                (ErrorClass::Permanent, fault) => {
+                    context.health.succeeded(Dependency::Objects);
+                    if *fault == Fault::Missing {
+                        context.health.object_answered(&self.request.bucket);
+                    }
+                    return Err(ObjectError::Refused(error).into());
+                }
+                (ErrorClass::Transient | ErrorClass::Config, _) => {
+                    if context.health.failed(Dependency::Objects, &error) {
+                        tracing::warn!(class = ?error.class, %error, "an object cannot be opened, will be tried again");
+                    }
+                    retrying.get_or_insert_with(|| context.health.retrying(Dependency::Objects));
+                    self.pause(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt, unless this object has had enough of them while others could be read.
+    async fn pause(&mut self, error: PortError) -> Result<(), Stumble> {
+        let Reader { context, lease, .. } = self.reader;
+        let first_failure = *self.first_failure.get_or_insert_with(Instant::now);
+        self.attempts += 1;
+        if self.attempts >= ATTEMPTS && context.health.object_read_since(first_failure) {
+            return Err(ObjectError::Alone(error).into());
+        }
+        tracing::debug!(%error, offset = self.request.start, "reading broke off, will be resumed");
+        sleep(self.backoff.pause(&context.env.random), Until::Held(lease)).await?;
+        Ok(())
+    }
+
+    /// The next bytes of the body, several chunks at once.
+    async fn gather(&mut self, body: &mut ObjectBody) -> Result<Gathered, Stumble> {
+        let mut gathered = BytesMut::new();
+        loop {
+            let next = tokio::select! {
+                biased;
+                why = self.reader.lease.interrupted() => return Err(why.into()),
+                next = timeout(CHUNK_DEADLINE, body.chunks.next()) => next
+                    .unwrap_or_else(|_| Err(PortError::timed_out("s3:GetObject", CHUNK_DEADLINE))),
+            };
+            match next {
+                Ok(Some(chunk)) => {
+                    let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+                    self.request.start = self.request.start.saturating_add(length);
+                    self.reader.context.metrics.compressed_bytes.inc_by(length);
+                    self.attempts = 0;
+                    self.first_failure = None;
+                    self.backoff = Backoff::default();
+                    if gathered.is_empty() && chunk.len() >= GATHER {
+                        return Ok(Gathered::Bytes { bytes: chunk, last: false });
+                    }
+                    gathered.extend_from_slice(&chunk);
+                    if gathered.len() >= GATHER {
+                        return Ok(Gathered::Bytes { bytes: gathered.freeze(), last: false });
+                    }
+                }
+                Ok(None) => return Ok(Gathered::Bytes { bytes: gathered.freeze(), last: true }),
+                Err(error) if error.class == ErrorClass::Permanent => return Err(ObjectError::Refused(error).into()),
+                Err(error) => return Ok(Gathered::Broken(gathered.freeze(), error)),
+            }
+        }
+    }
+
+    /// Decodes these bytes and delivers what they hold. `Some` at the end of a document without problems.
+    async fn feed(&mut self, bytes: Bytes, last: bool, delivery: &mut Delivery) -> Result<Option<Exhausted>, Stumble> {
+        let Some(machine) = &mut self.machine else {
+            return Err(ObjectError::Bug.into());
+        };
+        machine.input = Input { bytes, last };
+        loop {
+            let step = self.step().await?;
+            let Some(machine) = &mut self.machine else {
+                return Err(ObjectError::Bug.into());
+            };
+            let detections = std::mem::take(&mut machine.output.detections);
+            self.reader.deliver(detections, Some(&self.source), self.created_at, delivery).await?;
+            match step? {
+                Step::Yield => {}
+                Step::NeedInput => return Ok(None),
+                Step::End => return self.end().map(Some),
+            }
+        }
+    }
+
+    /// One step of the decoder, away from the async threads unless the whole body is small.
+    async fn step(&mut self) -> Result<Result<Step, DecodeError>, Stumble> {
+        let Some(mut machine) = self.machine.take() else {
+            return Err(ObjectError::Bug.into());
+        };
+        let compute = if self.inline { &Compute::Inline } else { &self.reader.context.env.compute };
+        let ran = compute
+            .run(move || {
+                let Machine { decoder, matcher, input, output } = &mut *machine;
+                let step = decoder.step(input, matcher, output);
+                (machine, step)
+            })
+            .await;
+        let Some((machine, step)) = ran else {
+            return Err(ObjectError::Bug.into());
+        };
+        self.machine = Some(machine);
+        Ok(step)
+    }
+
+    fn end(&self) -> Result<Exhausted, Stumble> {
+        let output = self.machine.as_ref().map(|machine| &machine.output);
+        match output.and_then(|output| output.problems.first().map(|first| (output.problem_count, first))) {
+            Some((count, first)) => Err(ObjectError::BadRecords { count, first: first.clone() }.into()),
+            None => Ok(Exhausted(())),
+        }
+    }
+}
+
+enum Gathered {
+    Bytes {
+        bytes: Bytes,
+        last: bool,
+    },
+    /// What came before the body broke off.
+    Broken(Bytes, PortError),
+}
+
+/// How long to wait before the next receive of a message that cannot be read: doubling, and never longer than the
+/// queue itself would.
+#[must_use]
+pub fn redrive_delay(receive_count: u32, visibility: Duration) -> Duration {
+    let doubled = 1_u64 << receive_count.saturating_sub(1).min(10);
+    Duration::from_secs(doubled).min(visibility)
+}

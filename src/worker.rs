@@ -1,1 +1,159 @@
-//! Being written.
+//! Takes one message from its receipt to its settlement.
+
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use crate::context::Context;
+use crate::deliver::{Delivery, Undelivered};
+use crate::lease::Lease;
+use crate::notification::{self, Notification, NotificationError};
+use crate::object::{ObjectError, Reader, redrive_delay};
+use crate::ports::ReceivedMessage;
+use crate::retry::Interruption;
+use crate::settle::{Deleter, give_back};
+
+/// Works on a message until it is deleted, given back, or no longer ours.
+pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage, visibility: Duration) {
+    let span = tracing::info_span!(
+        "message",
+        id = %message.message_id,
+        receive_count = message.receive_count
+    );
+    async {
+        let lease = Lease::take(context, &message, visibility);
+        match attempt(context, &lease, &message).await {
+            Ok(delivery) => match delivery.finish() {
+                Ok(delivered) => deleter.delete(delivered, lease).await,
+                Err(Undelivered::Refused(detail)) => {
+                    leave(context, lease, &message, visibility, "refused", &detail).await;
+                }
+                Err(Undelivered::Unfinished) => {
+                    leave(context, lease, &message, visibility, "bug", "not every part was read").await;
+                }
+            },
+            Err(Unread::Left { reason, detail }) => {
+                leave(context, lease, &message, visibility, reason, &detail).await;
+            }
+            Err(Unread::Interrupted(why)) => interrupted(context, lease, why).await,
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Why a message was not read to its end.
+enum Unread {
+    /// A part of it cannot be read: the first reason.
+    Left {
+        reason: &'static str,
+        detail: String,
+    },
+    Interrupted(Interruption),
+}
+
+/// Reads every part of a message and has it delivered. A part that cannot be read does not stop the others.
+async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) -> Result<Delivery, Unread> {
+    let rules = context.rules.current();
+    let Notification { objects, records, ignored, problems } = notification::parse(&message.body);
+    for one in ignored {
+        context.metrics.messages_ignored.with_label_values(&[one.reason()]).inc();
+        tracing::debug!(reason = one.reason(), "a part of the message is not for us");
+    }
+    let mut unread = Unreadable::default();
+    for problem in problems {
+        unread.add(problem_reason(&problem), problem.to_string());
+    }
+    let mut delivery = Delivery::begin(message, objects.len() + usize::from(!records.is_empty()));
+    let reader = Reader { context, lease, rules: &rules };
+
+    if !records.is_empty() {
+        if context.config.source.inline_records {
+            match reader.records(&records, &mut delivery).await {
+                Ok(exhausted) => delivery.part_ended(exhausted),
+                Err(error) => unread.add_object(error, "a record in the message")?,
+            }
+        } else {
+            unread.add("inline_records_off", "it holds a record, and source.inline_records is off".to_owned());
+        }
+    }
+    let allowed = &context.config.source.allowed_buckets;
+    for object in &objects {
+        if !allowed.is_empty() && !allowed.contains(&object.bucket) {
+            let bucket = object.bucket.escape_default();
+            unread.add("bucket_not_allowed", format!("bucket {bucket} is not in source.allowed_buckets"));
+            continue;
+        }
+        match reader.object(object, &mut delivery).await {
+            Ok(exhausted) => delivery.part_ended(exhausted),
+            Err(error) => {
+                let name = format!("s3://{}/{}", object.bucket.escape_default(), object.key.escape_default());
+                unread.add_object(error, &name)?;
+            }
+        }
+    }
+    match unread.first {
+        Some((reason, detail)) => Err(Unread::Left { reason, detail }),
+        None => Ok(delivery),
+    }
+}
+
+/// What could not be read of a message.
+#[derive(Default)]
+struct Unreadable {
+    first: Option<(&'static str, String)>,
+}
+
+impl Unreadable {
+    fn add(&mut self, reason: &'static str, detail: String) {
+        tracing::warn!(reason, detail, "a part of the message cannot be read");
+        self.first.get_or_insert((reason, detail));
+    }
+
+    fn add_object(&mut self, error: ObjectError, name: &str) -> Result<(), Unread> {
+        match error {
+            ObjectError::Interrupted(why) => Err(Unread::Interrupted(why)),
+            error => {
+                self.add(error.reason(), format!("{name}: {error}"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn problem_reason(problem: &NotificationError) -> &'static str {
+    match problem {
+        NotificationError::NotJson(_) => "not_json",
+        NotificationError::UnknownShape(_) => "unknown_shape",
+        NotificationError::TooDeep(_) => "too_deep",
+        NotificationError::BadRecord { .. } => "bad_notification",
+    }
+}
+
+/// Leaves a message on its way to the dead-letter queue.
+async fn leave(
+    context: &Context,
+    lease: Lease,
+    message: &ReceivedMessage,
+    visibility: Duration,
+    reason: &'static str,
+    detail: &str,
+) {
+    context.metrics.messages_left.with_label_values(&[reason]).inc();
+    let delay = redrive_delay(message.receive_count, visibility);
+    tracing::warn!(reason, detail, delay_seconds = delay.as_secs(), "message left for redrive");
+    give_back(context, lease, delay).await;
+}
+
+async fn interrupted(context: &Context, lease: Lease, why: Interruption) {
+    let reason = match why {
+        Interruption::Stopping => "stop",
+        Interruption::LeaseExpired => "expired",
+        Interruption::LeaseLost => {
+            tracing::debug!("work on the message ends: it is no longer ours");
+            return;
+        }
+    };
+    context.metrics.messages_released.with_label_values(&[reason]).inc();
+    give_back(context, lease, Duration::ZERO).await;
+}

@@ -1,12 +1,18 @@
 //! What a match becomes: the event's identity and facts, the item to store, and the alert within SNS's limits.
 
+mod document;
 mod event;
 mod render;
+mod text;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+
+pub(crate) use self::text::shown;
+use crate::cloudtrail::json;
 
 use crate::claim::ClaimedAlert;
 use crate::rules::{Detection, RuleInfo, RuleSet, Severity};
@@ -128,39 +134,92 @@ pub enum AttributeValue {
 }
 
 impl Outbound {
-    /// What this alert counts towards [`PUBLISH_LIMIT`]: message, and names, types and values of the attributes.
+    /// What this alert counts towards [`PUBLISH_LIMIT`]: message, and names, types and values of the attributes. The
+    /// subject is counted too: SNS does not say.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.message.len()
+        let attributes: usize = self.attributes.iter().map(|(name, value)| name.len() + value.size()).sum();
+        self.message.len() + self.subject.len() + attributes
+    }
+}
+
+impl AttributeValue {
+    /// As SNS names it.
+    #[must_use]
+    pub fn data_type(&self) -> &'static str {
+        match self {
+            Self::String(_) => "String",
+            Self::StringArray(_) => "String.Array",
+        }
+    }
+
+    /// The value as SNS takes it; an array as JSON.
+    #[must_use]
+    pub fn string_value(&self) -> String {
+        match self {
+            Self::String(text) => text.clone(),
+            Self::StringArray(texts) => serde_json::Value::from(texts.as_slice()).to_string(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.data_type().len() + self.string_value().len()
+    }
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
     }
 }
 
 /// The id of the alert that tells `rules` about an event: 32 hexadecimal digits of a SHA-256.
 #[must_use]
-pub fn alert_id(_event_id: &str, _rules: &BTreeSet<String>) -> String {
-    String::new()
+pub fn alert_id(event_id: &str, rules: &BTreeSet<String>) -> String {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(event_id).chain(rules.iter().map(String::as_str)) {
+        // Lengths keep one list of parts from reading as another.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    event::hex(hash.finalize().get(..16).unwrap_or_default())
 }
 
-/// Reads a matched record's identity and facts.
+/// Reads a matched record's identity and facts, from nothing but the record.
 #[must_use]
 pub fn detected_event(
-    _detection: &Detection,
-    _source: Source,
-    _detected_at: OffsetDateTime,
-    _rule_set_hash: &str,
+    detection: &Detection,
+    source: Source,
+    detected_at: OffsetDateTime,
+    rule_set_hash: &str,
 ) -> DetectedEvent {
-    todo!()
+    let (key, event_time) = event::key_and_time(&detection.raw);
+    DetectedEvent {
+        key,
+        facts: event::facts(&detection.raw, event_time),
+        rules: detection.rules.clone(),
+        record: json::to_valid(&detection.raw),
+        source,
+        detected_at,
+        rule_set_hash: rule_set_hash.to_owned(),
+    }
 }
 
 /// The item to store for an event. `retention` is counted from the detection.
 #[must_use]
-pub fn stored_item(_event: &DetectedEvent, _retention: time::Duration) -> StoredItem {
-    todo!()
+pub fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredItem {
+    event::stored_item(event, retention)
 }
 
 /// Renders exactly the claimed alert, which may tell fewer rules than matched, or rules of a set that is no more: what
-/// `rules` does not know is told by its id.
+/// neither the event nor `rules` knows is told by its id. The result keeps [`PUBLISH_LIMIT`]; `docs/alerts.md` has the
+/// formats.
 #[must_use]
-pub fn render(_event: &DetectedEvent, _alert: &ClaimedAlert, _rules: &RuleSet) -> Outbound {
-    todo!()
+pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> Outbound {
+    render::render(event, alert, rules)
 }

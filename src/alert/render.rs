@@ -1,1 +1,808 @@
+//! The alert as SNS takes it: subject, message and attributes, within its limits.
 
+use serde::Serialize;
+
+use super::document::{MAX_KEY, document, rfc3339};
+use super::event::own_id;
+use super::text::{ascii, inert, shown};
+use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT};
+use crate::claim::ClaimedAlert;
+use crate::cloudtrail::json;
+use crate::rules::{RuleSet, Severity};
+
+/// What SNS may count beyond what we do.
+const HEADROOM: usize = 2048;
+
+const SUBJECT_LIMIT: usize = 100;
+
+const SMS_LIMIT: usize = 160;
+
+/// Rules named in the attribute `rule_ids`, and in the mail.
+const MAX_NAMED_RULES: usize = 50;
+
+pub(super) const MAX_RULE_ID: usize = 128;
+
+/// How much of an event is told.
+#[derive(Clone, Copy)]
+pub(super) struct Detail {
+    pub(super) record: bool,
+    /// At most so many rules.
+    pub(super) rules: usize,
+    /// At most so many characters of a rule's description.
+    pub(super) description: usize,
+}
+
+/// From the whole to what always fits; the record goes first.
+const DETAILS: [Detail; 4] = [
+    Detail { record: true, rules: usize::MAX, description: 2048 },
+    Detail { record: false, rules: usize::MAX, description: 2048 },
+    Detail { record: false, rules: 500, description: 64 },
+    Detail { record: false, rules: 10, description: 64 },
+];
+
+/// A rule of the alert: its id, and what is still known of it.
+pub(super) struct ToldRule<'a> {
+    pub(super) id: &'a str,
+    pub(super) severity: Severity,
+    pub(super) description: Option<&'a str>,
+}
+
+/// See [`super::render`].
+pub(super) fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> Outbound {
+    let told = told_rules(event, alert, rules);
+    let severity = told.first().map_or(alert.severity, |rule| rule.severity);
+    let name = name(event);
+    let subject = subject(&event.facts, &name, severity);
+    let attributes = attributes(&event.facts, severity, &told);
+    let mut outbound = Outbound {
+        alert_id: alert.alert_id.clone(),
+        message: String::new(),
+        attributes,
+        group_id: group_id(event.facts.account_id.as_deref()),
+        subject,
+    };
+    let email = email(event, &name, alert, severity, &told);
+    let sms = sms(&outbound.subject, event, &told);
+    for detail in DETAILS {
+        // A record that is too large by itself is not rendered in vain.
+        if detail.record && event.record.len() > PUBLISH_LIMIT {
+            continue;
+        }
+        let default = document(event, alert, severity, &told, detail);
+        outbound.message = message(&default, &email, &sms);
+        if outbound.size() + HEADROOM <= PUBLISH_LIMIT {
+            break;
+        }
+    }
+    outbound
+}
+
+/// The gravest first.
+fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a RuleSet) -> Vec<ToldRule<'a>> {
+    let mut told: Vec<ToldRule<'a>> = alert
+        .rules
+        .iter()
+        .map(|id| {
+            let known = event.rules.iter().find(|rule| rule.id == *id).or_else(|| rules.find(id));
+            ToldRule {
+                id,
+                severity: known.map_or(alert.severity, |rule| rule.severity),
+                description: known.map(|rule| rule.description.as_str()),
+            }
+        })
+        .collect();
+    told.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(b.id)));
+    told
+}
+
+/// What people call the event. An Insight is about many calls, not one.
+fn name(event: &DetectedEvent) -> String {
+    let name = event.facts.event_name.as_deref().unwrap_or("unnamed event");
+    if is_insight(event) { format!("{name} insight") } else { name.to_owned() }
+}
+
+fn is_insight(event: &DetectedEvent) -> bool {
+    json::get(event.record.as_bytes(), "insightDetails").is_some_and(json::is_object)
+}
+
+/// `[HIGH] CreateAccessKey by Admin/alice in 123456789012 us-east-1`
+fn subject(facts: &Facts, name: &str, severity: Severity) -> String {
+    let name = ascii(name, 36);
+    let outcome = match facts.outcome {
+        Outcome::Success => String::new(),
+        other => format!(" ({})", other.as_str()),
+    };
+    let start = format!("[{severity}] {name}{outcome}");
+    let place: Vec<String> =
+        [&facts.account_id, &facts.region].into_iter().flatten().map(|part| ascii(part, 16)).collect();
+    let place = if place.is_empty() { String::new() } else { format!(" in {}", place.join(" ")) };
+    let by = facts.actor.as_deref().map(|actor| {
+        let room = SUBJECT_LIMIT.saturating_sub(start.len() + " by ".len() + place.len());
+        format!(" by {}", ascii(short_actor(actor), room))
+    });
+    ascii(&format!("{start}{}{place}", by.unwrap_or_default()), SUBJECT_LIMIT)
+}
+
+/// An ARN without what the account and the service say: `user/alice`.
+fn short_actor(actor: &str) -> &str {
+    let resource = actor.strip_prefix("arn:").and_then(|arn| arn.splitn(5, ':').nth(4));
+    resource.filter(|resource| !resource.is_empty()).unwrap_or(actor)
+}
+
+fn message(default: &str, email: &str, sms: &str) -> String {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        default: &'a str,
+        email: &'a str,
+        sms: &'a str,
+    }
+    // Strings always serialise.
+    serde_json::to_string(&Message { default, email, sms }).unwrap_or_default()
+}
+
+/// What happened, when, and the gravest rule: as ASCII, since another alphabet leaves 70 characters to a message.
+fn sms(subject: &str, event: &DetectedEvent, rules: &[ToldRule<'_>]) -> String {
+    let time = event.facts.event_time.map(|_| event.key.timestamp.as_str());
+    let rule = rules.first().map(|rule| rule.id);
+    let parts: Vec<&str> = [Some(subject), time, rule].into_iter().flatten().collect();
+    ascii(&inert(&parts.join(" "), SMS_LIMIT), SMS_LIMIT)
+}
+
+fn attributes(facts: &Facts, severity: Severity, rules: &[ToldRule<'_>]) -> Vec<(&'static str, AttributeValue)> {
+    let ids = rules.iter().filter(|rule| !rule.id.is_empty()).take(MAX_NAMED_RULES);
+    let ids: Vec<String> = ids.map(|rule| shown(rule.id, MAX_RULE_ID)).collect();
+    let mut attributes = vec![("severity", AttributeValue::String(severity.as_str().to_owned()))];
+    if !ids.is_empty() {
+        attributes.push(("rule_ids", AttributeValue::StringArray(ids)));
+    }
+    let Facts { event_name, event_source, account_id, region, .. } = facts;
+    let optional =
+        [("event_name", event_name), ("event_source", event_source), ("account_id", account_id), ("region", region)];
+    // SNS refuses an empty value.
+    let present = optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let present = present.filter(|(_, value)| !value.is_empty());
+    attributes.extend(present.map(|(name, value)| (name, AttributeValue::String(value))));
+    attributes
+}
+
+/// SNS takes 128 letters, digits and punctuation marks.
+fn group_id(account_id: Option<&str>) -> String {
+    let fits = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    account_id.filter(fits).unwrap_or("unknown").to_owned()
+}
+
+fn email(
+    event: &DetectedEvent,
+    name: &str,
+    alert: &ClaimedAlert,
+    severity: Severity,
+    rules: &[ToldRule<'_>],
+) -> String {
+    let facts = &event.facts;
+    let line = |text: &str| inert(text, 1024);
+    let joined = |parts: &[Option<&str>], between: &str| {
+        let present: Vec<&str> = parts.iter().flatten().copied().collect();
+        if present.is_empty() { None } else { Some(line(&present.join(between))) }
+    };
+    let mut text = Lines::default();
+    text.line(&format!("{severity}: {} ({})", line(name), facts.outcome.as_str()));
+    text.line("");
+
+    let of_type = facts.user_identity_type.as_ref().map(|of_type| format!("({of_type})"));
+    text.field("Who", joined(&[facts.actor.as_deref(), of_type.as_deref()], " "));
+    let on = facts.event_source.as_ref().map(|source| format!("on {source}"));
+    text.field("What", joined(&[facts.event_name.as_deref(), on.as_deref()], " "));
+    text.field("Account", joined(&[facts.account_id.as_deref(), facts.region.as_deref()], ", "));
+    text.field("From", joined(&[facts.source_ip.as_deref(), facts.user_agent.as_deref()], ", "));
+    let outcome = [Some(facts.outcome.as_str()), facts.error_code.as_deref(), facts.error_message.as_deref()];
+    text.field("Outcome", joined(&outcome, ": "));
+    text.field("Happened", facts.event_time.map(|_| event.key.timestamp.clone()));
+    text.field("Detected", Some(rfc3339(event.detected_at)));
+    text.line("");
+
+    text.line("Why:");
+    for rule in rules.iter().take(MAX_NAMED_RULES) {
+        let description = rule.description.unwrap_or("not in the rules in force");
+        let id = shown(rule.id, MAX_RULE_ID);
+        text.line(&format!("- {} {id}: {}", rule.severity, shown(description, 256)));
+    }
+    if let Some(more) = rules.len().checked_sub(MAX_NAMED_RULES).filter(|more| *more > 0) {
+        text.line(&format!("- and {more} more"));
+    }
+    text.line("");
+
+    match &event.source.object {
+        Some(object) => {
+            let version = object.version_id.as_ref().map(|version| format!(", version {}", shown(version, MAX_KEY)));
+            let (bucket, key) = (shown(&object.bucket, MAX_KEY), shown(&object.key, MAX_KEY));
+            text.field("Object", Some(format!("s3://{bucket}/{key}{}", version.unwrap_or_default())));
+            text.field("Record", Some(format!("{}, counted from 0", event.source.index)));
+        }
+        None => text.field("Record", Some("came in a message, not in an object".to_owned())),
+    }
+    text.field("Event id", Some(line(&event.key.event_id)));
+    text.field("CloudTrail", console_link(event));
+    text.field("Alert id", Some(alert.alert_id.clone()));
+    text.0
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, text: &str) {
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+
+    fn field(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.line(&format!("{:<12}{value}", format!("{name}:")));
+        }
+    }
+}
+
+/// The event in CloudTrail's console, where it has an id and a region of a partition whose console we know. Insight
+/// events are not on that page.
+fn console_link(event: &DetectedEvent) -> Option<String> {
+    let id = own_id(event.record.as_bytes()).filter(|_| !is_insight(event))?;
+    // The region becomes a host name: it must not bring one of its own.
+    let region = event.facts.region.as_deref().filter(|region| is_region(region))?;
+    let domain = if region.starts_with("cn-") {
+        "console.amazonaws.cn"
+    } else if region.starts_with("us-gov-") {
+        "console.amazonaws-us-gov.com"
+    } else if region.starts_with("us-iso") || region.starts_with("eu-iso") || region.starts_with("eusc-") {
+        return None;
+    } else {
+        "console.aws.amazon.com"
+    };
+    let id = percent_encoding::utf8_percent_encode(&id, ID_ESCAPES);
+    Some(format!("https://{region}.{domain}/cloudtrailv2/home?region={region}#/events/{id}"))
+}
+
+const ID_ESCAPES: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn is_region(text: &str) -> bool {
+    text.len() <= 32
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.ends_with(|last: char| last.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::alert::{Source, SourceObject, alert_id, detected_event};
+    use crate::rules::{Detection, RuleInfo};
+
+    fn rule(id: &str, severity: Severity, description: &str) -> Arc<RuleInfo> {
+        Arc::new(RuleInfo { id: id.to_owned(), severity, description: description.to_owned() })
+    }
+
+    fn detected(record: impl Into<Bytes>, rules: Vec<Arc<RuleInfo>>) -> DetectedEvent {
+        let source = Source {
+            object: Some(SourceObject {
+                bucket: "example-trail-logs".to_owned(),
+                key: "AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz"
+                    .to_owned(),
+                version_id: Some("3HL4kqtJvjVBH40Nrjfkd.EXAMPLE".to_owned()),
+            }),
+            index: 12,
+        };
+        let detection = Detection { index: 12, raw: record.into(), rules };
+        detected_event(&detection, source, datetime!(2024-05-01 12:07:31.482_913 UTC), "0123456789abcdef")
+    }
+
+    fn claimed(event: &DetectedEvent, rules: BTreeSet<String>) -> ClaimedAlert {
+        ClaimedAlert { alert_id: alert_id(&event.key.event_id, &rules), rules, severity: Severity::Medium }
+    }
+
+    fn rendered(event: &DetectedEvent) -> Outbound {
+        let alert = claimed(event, crate::rules::ids(&event.rules));
+        render(event, &alert, &RuleSet::default())
+    }
+
+    fn alert_for(record: &str) -> Outbound {
+        rendered(&detected(record.to_owned(), vec![rule("example-rule", Severity::High, "An example of a rule")]))
+    }
+
+    fn part(outbound: &Outbound, name: &str) -> String {
+        let message: Value = serde_json::from_str(&outbound.message).unwrap();
+        message[name].as_str().unwrap().to_owned()
+    }
+
+    fn document_of(outbound: &Outbound) -> Value {
+        serde_json::from_str(&part(outbound, "default")).unwrap()
+    }
+
+    /// What a reader gets to see: subject, text, sms and attributes.
+    fn seen(outbound: &Outbound) -> String {
+        let mut text = format!("{}\n\n{}\n{}\n", outbound.subject, part(outbound, "email"), part(outbound, "sms"));
+        for (name, value) in &outbound.attributes {
+            writeln!(text, "{name} = {} ({})", value.string_value(), value.data_type()).unwrap();
+        }
+        writeln!(text, "group = {}", outbound.group_id).unwrap();
+        text
+    }
+
+    /// The limits and rules of SNS that hold for every alert.
+    fn check(outbound: &Outbound) {
+        assert!(outbound.size() <= PUBLISH_LIMIT, "{} bytes", outbound.size());
+        assert!(outbound.subject.len() <= SUBJECT_LIMIT && !outbound.subject.is_empty(), "{:?}", outbound.subject);
+        assert!(outbound.subject.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()), "{:?}", outbound.subject);
+        assert!(part(outbound, "sms").len() <= SMS_LIMIT);
+        let document = document_of(outbound);
+        assert_eq!(document["schema"], "trailhound.alert/1");
+        assert!(document["event"].is_object() || document["event"].is_null());
+        assert!(part(outbound, "email").lines().count() <= 18 + MAX_NAMED_RULES + 1);
+        for (name, value) in &outbound.attributes {
+            assert!(!value.string_value().is_empty(), "{name}");
+        }
+        for part in ["default", "email", "sms"].map(|name| part(outbound, name)) {
+            assert!(!part.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'));
+        }
+        assert!((1..=128).contains(&outbound.group_id.len()));
+    }
+
+    fn outbound_rules(document: &Value) -> usize {
+        document["rules"].as_array().unwrap().len()
+    }
+
+    fn fixture(name: &str) -> String {
+        let path = format!("{}/tests/fixtures/notifications/{name}", env!("CARGO_MANIFEST_DIR"));
+        let event: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        event["detail"].to_string()
+    }
+
+    #[test]
+    fn an_assumed_role() {
+        let event = detected(
+            fixture("eventbridge_api_call.json"),
+            vec![
+                rule("iam-change", Severity::Medium, "IAM was changed"),
+                rule("iam-access-key", Severity::High, "An access key was created"),
+            ],
+        );
+        let outbound = rendered(&event);
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1
+
+        HIGH: CreateAccessKey (success)
+
+        Who:        Admin/alice (AssumedRole)
+        What:       CreateAccessKey on iam.amazonaws.com
+        Account:    111122223333, us-east-1
+        From:       203.0.113.7, aws-cli/2.15.30 Python/3.11.8
+        Outcome:    success
+        Happened:   2024-05-01T12:00:00Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH iam-access-key: An access key was created
+        - MEDIUM iam-change: IAM was changed
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        CloudTrail: https://us-east-1.console.aws.amazon.com/cloudtrailv2/home?region=us-east-1#/events/c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        Alert id:   bb80e66a5f4d6b3def15d10210c78fd0
+
+        [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1 2024-05-01T12:00:00Z iam-access-key
+        severity = HIGH (String)
+        rule_ids = ["iam-access-key","iam-change"] (String.Array)
+        event_name = CreateAccessKey (String)
+        event_source = iam.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = us-east-1 (String)
+        group = 111122223333
+        "#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","rules":[{"id":"iam-access-key","severity":"HIGH","description":"An access key was created"},{"id":"iam-change","severity":"MEDIUM","description":"IAM was changed"}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"awsRegion":"us-east-1","eventCategory":"Management","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","eventName":"CreateAccessKey","eventSource":"iam.amazonaws.com","eventTime":"2024-05-01T12:00:00Z","eventType":"AwsApiCall","eventVersion":"1.09","managementEvent":true,"readOnly":false,"recipientAccountId":"111122223333","requestID":"0a1b2c3d-1111-2222-3333-444455556666","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"accessKeyId":"AKIAIOSFODNN7EXAMPLE","createDate":"May 1, 2024, 12:00:00 PM","status":"Active","userName":"bob"}},"sourceIPAddress":"203.0.113.7","tlsDetails":{"cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com","tlsVersion":"TLSv1.3"},"userAgent":"aws-cli/2.15.30 Python/3.11.8","userIdentity":{"accessKeyId":"ASIAIOSFODNN7EXAMPLE","accountId":"111122223333","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","principalId":"AROAEXAMPLEEXAMPLE002:alice","sessionContext":{"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"},"sessionIssuer":{"accountId":"111122223333","arn":"arn:aws:iam::111122223333:role/Admin","principalId":"AROAEXAMPLEEXAMPLE002","type":"Role","userName":"Admin"}},"type":"AssumedRole"}},"truncated":false}"#);
+    }
+
+    #[test]
+    fn an_iam_user_who_was_denied() {
+        let outbound = alert_for(
+            r#"{"eventVersion":"1.09","userIdentity":{"type":"IAMUser","principalId":"AIDAEXAMPLEEXAMPLE004","arn":"arn:aws:iam::111122223333:user/mallory","accountId":"111122223333","accessKeyId":"AKIAIOSFODNN7EXAMPLE","userName":"mallory"},"eventTime":"2024-05-01T12:00:03Z","eventSource":"ec2.amazonaws.com","eventName":"AuthorizeSecurityGroupIngress","awsRegion":"us-gov-west-1","sourceIPAddress":"203.0.113.9","userAgent":"Boto3/1.34.0 http://evil.example/","errorCode":"Client.UnauthorizedOperation","errorMessage":"You are not authorized to perform this operation.","requestParameters":null,"responseElements":null,"eventID":"b7e6d5c4-5b0e-4c0f-9b1a-0d6c3e5f7a96","eventType":"AwsApiCall","recipientAccountId":"111122223333"}"#,
+        );
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] AuthorizeSecurityGroupIngress (denied) by user/mallory in 111122223333 us-gov-west-1
+
+        HIGH: AuthorizeSecurityGroupIngress (denied)
+
+        Who:        arn:aws:iam::111122223333:user/mallory (IAMUser)
+        What:       AuthorizeSecurityGroupIngress on ec2.amazonaws.com
+        Account:    111122223333, us-gov-west-1
+        From:       203.0.113.9, Boto3/1.34.0 http[:]//evil.example/
+        Outcome:    denied: Client.UnauthorizedOperation: You are not authorized to perform this operation.
+        Happened:   2024-05-01T12:00:03Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   b7e6d5c4-5b0e-4c0f-9b1a-0d6c3e5f7a96
+        CloudTrail: https://us-gov-west-1.console.amazonaws-us-gov.com/cloudtrailv2/home?region=us-gov-west-1#/events/b7e6d5c4-5b0e-4c0f-9b1a-0d6c3e5f7a96
+        Alert id:   c653edcf669a41f48970f6a7000dc36d
+
+        [HIGH] AuthorizeSecurityGroupIngress (denied) by user/mallory in 111122223333 us-gov-west-1 2024-05-01T12:00:03Z example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = AuthorizeSecurityGroupIngress (String)
+        event_source = ec2.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = us-gov-west-1 (String)
+        group = 111122223333
+        "#);
+    }
+
+    #[test]
+    fn root() {
+        let outbound = alert_for(
+            r#"{"userIdentity":{"type":"Root","principalId":"111122223333","arn":"arn:aws:iam::111122223333:root","accountId":"111122223333"},"eventTime":"2024-05-01T12:00:00Z","eventSource":"cloudtrail.amazonaws.com","eventName":"StopLogging","awsRegion":"cn-north-1","sourceIPAddress":"198.51.100.7","userAgent":"console.amazonaws.com","eventID":"d1","recipientAccountId":"111122223333"}"#,
+        );
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] StopLogging by root in 111122223333 cn-north-1
+
+        HIGH: StopLogging (success)
+
+        Who:        arn:aws:iam::111122223333:root (Root)
+        What:       StopLogging on cloudtrail.amazonaws.com
+        Account:    111122223333, cn-north-1
+        From:       198.51.100.7, console.amazonaws.com
+        Outcome:    success
+        Happened:   2024-05-01T12:00:00Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   d1
+        CloudTrail: https://cn-north-1.console.amazonaws.cn/cloudtrailv2/home?region=cn-north-1#/events/d1
+        Alert id:   a006d37cb145ae91287fd3d6886159f4
+
+        [HIGH] StopLogging by root in 111122223333 cn-north-1 2024-05-01T12:00:00Z example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = StopLogging (String)
+        event_source = cloudtrail.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = cn-north-1 (String)
+        group = 111122223333
+        "#);
+    }
+
+    #[test]
+    fn a_service() {
+        let outbound = alert_for(&fixture("eventbridge_service_event.json"));
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] RotateKey by kms.amazonaws.com in 111122223333 eu-west-1
+
+        HIGH: RotateKey (success)
+
+        Who:        kms.amazonaws.com
+        What:       RotateKey on kms.amazonaws.com
+        Account:    111122223333, eu-west-1
+        From:       kms.amazonaws.com, kms.amazonaws.com
+        Outcome:    success
+        Happened:   2024-05-01T12:02:00Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93
+        CloudTrail: https://eu-west-1.console.aws.amazon.com/cloudtrailv2/home?region=eu-west-1#/events/a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93
+        Alert id:   99d4325cf1ddba3b294bacc016d88199
+
+        [HIGH] RotateKey by kms.amazonaws.com in 111122223333 eu-west-1 2024-05-01T12:02:00Z example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = RotateKey (String)
+        event_source = kms.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = eu-west-1 (String)
+        group = 111122223333
+        "#);
+    }
+
+    #[test]
+    fn a_failed_sign_in() {
+        let outbound = alert_for(&fixture("eventbridge_console_sign_in.json"));
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] ConsoleLogin (failed) by carol in 111122223333 eu-west-1
+
+        HIGH: ConsoleLogin (failed)
+
+        Who:        carol (IAMUser)
+        What:       ConsoleLogin on signin.amazonaws.com
+        Account:    111122223333, eu-west-1
+        From:       198.51.100.23, Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0
+        Outcome:    failed: Failed authentication
+        Happened:   2024-05-01T12:01:40Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   e7d6c5b4-5b0e-4c0f-9b1a-0d6c3e5f7a92
+        CloudTrail: https://eu-west-1.console.aws.amazon.com/cloudtrailv2/home?region=eu-west-1#/events/e7d6c5b4-5b0e-4c0f-9b1a-0d6c3e5f7a92
+        Alert id:   2ea94ebb0adaa279adc3c5b4c4394f1f
+
+        [HIGH] ConsoleLogin (failed) by carol in 111122223333 eu-west-1 2024-05-01T12:01:40Z example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = ConsoleLogin (String)
+        event_source = signin.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = eu-west-1 (String)
+        group = 111122223333
+        "#);
+    }
+
+    #[test]
+    fn an_insight() {
+        let outbound = alert_for(&fixture("eventbridge_insight.json"));
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] ListUsers insight in 111122223333 eu-west-1
+
+        HIGH: ListUsers insight (success)
+
+        What:       ListUsers on iam.amazonaws.com
+        Account:    111122223333, eu-west-1
+        Outcome:    success
+        Happened:   2024-05-01T12:03:00Z
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94
+        Alert id:   fb434744ce8d5b6da7952e071a761701
+
+        [HIGH] ListUsers insight in 111122223333 eu-west-1 2024-05-01T12:03:00Z example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = ListUsers (String)
+        event_source = iam.amazonaws.com (String)
+        account_id = 111122223333 (String)
+        region = eu-west-1 (String)
+        group = 111122223333
+        "#);
+    }
+
+    #[test]
+    fn a_record_that_says_nothing() {
+        let event = DetectedEvent {
+            source: Source::default(),
+            ..detected("{}", vec![rule("example-rule", Severity::Low, "Anything")])
+        };
+        let outbound = rendered(&event);
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [LOW] unnamed event
+
+        LOW: unnamed event (success)
+
+        Outcome:    success
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - LOW example-rule: Anything
+
+        Record:     came in a message, not in an object
+        Event id:   44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
+        Alert id:   9a611981e245f0574223a3ae6d0d4eaf
+
+        [LOW] unnamed event example-rule
+        severity = LOW (String)
+        rule_ids = ["example-rule"] (String.Array)
+        group = unknown
+        "#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","rules":[{"id":"example-rule","severity":"LOW","description":"Anything"}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
+    }
+
+    #[test]
+    fn a_hostile_record_cannot_forge_lines_links_or_directions() {
+        let outbound = alert_for(
+            &json!({
+                "eventID": "1\nAlert id:   forged\u{202e}",
+                "eventTime": "2024-05-01T12:00:00Z\nDetected: never",
+                "eventName": "Delete\r\nSeverity: LOW\u{1b}[2J",
+                "eventSource": "iam\u{2028}.amazonaws.com",
+                "awsRegion": "evil.example/#us-east-1",
+                "recipientAccountId": "1111\u{0}2222",
+                "userIdentity": { "type": "\u{202e}tooR", "userName": "ünï 日本 \u{200b}<b>\"x\"</b>" },
+                "sourceIPAddress": "203.0.113.7\nOutcome: success",
+                "userAgent": "curl https://evil.example/?a=b\u{85}\u{feff}",
+                "errorCode": "AccessDenied\u{7f}",
+            })
+            .to_string(),
+        );
+        check(&outbound);
+        insta::assert_snapshot!(seen(&outbound), @r#"
+        [HIGH] Delete\r\nSeverity: LOW\u{1b}[2J (denied) by ?n? ?? \u{20.. in 1111\u{0}2222 evil.example/#..
+
+        HIGH: Delete\r\nSeverity: LOW\u{1b}[2J (denied)
+
+        Who:        ünï 日本 \u{200b}<b>"x"</b> (\u{202e}tooR)
+        What:       Delete\r\nSeverity: LOW\u{1b}[2J on iam\u{2028}.amazonaws.com
+        Account:    1111\u{0}2222, evil.example/#us-east-1
+        From:       203.0.113.7\nOutcome: success, curl https[:]//evil.example/?a=b\u{85}\u{feff}
+        Outcome:    denied: AccessDenied\u{7f}
+        Detected:   2024-05-01T12:07:31.482Z
+
+        Why:
+        - HIGH example-rule: An example of a rule
+
+        Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
+        Record:     12, counted from 0
+        Event id:   1\nAlert id:   forged\u{202e}
+        Alert id:   52815e376e133f947198c02e657bf84a
+
+        [HIGH] Delete\r\nSeverity: LOW\u{1b}[2J (denied) by ?n? ?? \u{20.. in 1111\u{0}2222 evil.example/#.. example-rule
+        severity = HIGH (String)
+        rule_ids = ["example-rule"] (String.Array)
+        event_name = Delete\r\nSeverity: LOW\u{1b}[2J (String)
+        event_source = iam\u{2028}.amazonaws.com (String)
+        account_id = 1111\u{0}2222 (String)
+        region = evil.example/#us-east-1 (String)
+        group = 1111\u{0}2222
+        "#);
+        let document = document_of(&outbound);
+        assert_eq!(document["event"]["userAgent"], "curl https://evil.example/?a=b\u{85}\u{feff}");
+        assert!(!part(&outbound, "default").contains(['\u{85}', '\u{feff}', '\u{7f}']));
+    }
+
+    #[test]
+    fn the_record_goes_first_when_the_alert_is_too_large() {
+        let with = |size: usize| {
+            alert_for(&json!({ "eventID": "1", "eventName": "A", "requestParameters": "\"".repeat(size) }).to_string())
+        };
+        let fits = with(20_000);
+        check(&fits);
+        assert_eq!(document_of(&fits)["truncated"], false);
+        // A quote costs four bytes, as JSON in JSON in JSON.
+        for size in [66_000, 300_000] {
+            let large = with(size);
+            check(&large);
+            assert_eq!(document_of(&large)["event"], Value::Null);
+            assert_eq!(document_of(&large)["truncated"], true);
+            assert_eq!(document_of(&large)["event_name"], "A");
+        }
+    }
+
+    #[test]
+    fn everything_at_its_longest_still_fits() {
+        for character in ["x", "\"", "\\", "\n", "\u{1f600}", "\u{202e}", "\u{e0001}"] {
+            let long = character.repeat(5_000);
+            let identity = json!({ "type": long, "arn": long, "userName": long });
+            let record = json!({
+                "eventID": character.repeat(1024 / character.len()), "eventTime": "2024-05-01T12:00:00Z", "eventName": long,
+                "eventSource": long, "awsRegion": long, "recipientAccountId": long, "userIdentity": identity,
+                "sourceIPAddress": long, "userAgent": long, "errorCode": long, "errorMessage": long,
+            });
+            let (id, description) = (character.repeat(200), character.repeat(3000));
+            let rules = (0..500).map(|i| rule(&format!("{i:03}{id}"), Severity::Critical, &description)).collect();
+            let mut event = detected(record.to_string(), rules);
+            for key in [character.repeat(1024 / character.len()), long.clone()] {
+                event.source.object =
+                    Some(SourceObject { bucket: key.clone(), key: key.clone(), version_id: Some(key) });
+                let outbound = rendered(&event);
+                check(&outbound);
+                assert_eq!(document_of(&outbound)["truncated"], true);
+            }
+        }
+    }
+
+    #[test]
+    fn five_hundred_rules_are_told_in_full_where_they_fit() {
+        let rules = (0..500).map(|i| rule(&format!("rule-{i}"), Severity::Low, "Short")).collect();
+        let outbound = rendered(&detected(r#"{"eventID":"1"}"#, rules));
+        check(&outbound);
+        assert_eq!(outbound_rules(&document_of(&outbound)), 500);
+        assert!(part(&outbound, "email").contains("- and 450 more\n"));
+    }
+
+    #[test]
+    fn exactly_the_claimed_rules_are_told_the_gravest_first() {
+        let event = detected(
+            r#"{"eventID":"1"}"#,
+            vec![
+                rule("a-low", Severity::Low, "Low"),
+                rule("b-high", Severity::High, "High"),
+                rule("c", Severity::Critical, "C"),
+            ],
+        );
+        let claim = claimed(&event, ["a-low", "b-high", "gone"].map(str::to_owned).into());
+        let outbound = render(&event, &claim, &RuleSet::default());
+        check(&outbound);
+        assert_eq!(
+            document_of(&outbound)["rules"],
+            json!([
+                { "id": "b-high", "severity": "HIGH", "description": "High" },
+                { "id": "gone", "severity": "MEDIUM", "description": null },
+                { "id": "a-low", "severity": "LOW", "description": "Low" },
+            ])
+        );
+        assert_eq!(document_of(&outbound)["severity"], "HIGH");
+        assert_eq!(outbound.alert_id, claim.alert_id);
+    }
+
+    #[test]
+    fn both_paths_of_one_event_tell_one_alert() {
+        let compact = fixture("eventbridge_api_call.json");
+        let value: Value = serde_json::from_str(&compact).unwrap();
+        let mut members: Vec<String> =
+            value.as_object().unwrap().iter().map(|(k, v)| format!(" \"{k}\" : {v:#}")).collect();
+        members.reverse();
+        let spaced = format!("{{{}\n}}", members.join(","));
+        let rules = || vec![rule("r", Severity::High, "R")];
+        let (one, other) = (detected(compact, rules()), detected(spaced, rules()));
+        assert_eq!(one.key, other.key);
+        assert_eq!(one.facts, other.facts);
+        assert_eq!(rendered(&one).alert_id, rendered(&other).alert_id);
+    }
+
+    #[test]
+    fn alert_ids_differ_by_event_and_rules_and_are_short() {
+        let ids = |rules: &[&str]| rules.iter().map(|rule| (*rule).to_owned()).collect::<BTreeSet<_>>();
+        let all = [
+            alert_id("e", &ids(&["a"])),
+            alert_id("e", &ids(&["b"])),
+            alert_id("e", &ids(&["a", "b"])),
+            alert_id("e", &ids(&["ab"])),
+            alert_id("ea", &ids(&[])),
+            alert_id("f", &ids(&["a"])),
+        ];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert!(all.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        // Stored and compared across versions: this value never changes.
+        assert_eq!(alert_id("e", &ids(&["a", "b"])), "e55407e027b254956e39547167c3e213");
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_breaks_an_alert(raw in any::<Vec<u8>>()) {
+            check(&rendered(&detected(raw, vec![rule("r", Severity::High, "R")])));
+        }
+
+        #[test]
+        fn no_text_in_a_record_breaks_an_alert(text in any::<String>(), other in any::<String>()) {
+            let identity = json!({ "type": text, "arn": other, "sessionContext": { "sessionIssuer": { "userName": text } } });
+            let record = json!({
+                "eventID": other, "eventName": text, "eventSource": other, "awsRegion": text, "recipientAccountId": other,
+                "userIdentity": identity, "userAgent": text, "errorMessage": other, "requestParameters": { &text: other },
+            });
+            let outbound = rendered(&detected(record.to_string(), vec![rule(&text, Severity::High, &other)]));
+            check(&outbound);
+            prop_assert_eq!(&document_of(&outbound)["event"], &record);
+        }
+    }
+}

@@ -3,15 +3,27 @@
 //! Embedded defaults (`config/trailhound.toml`), then `--config FILE`, then the plain names (`SQS_QUEUE_URL`, ...),
 //! then `TRAILHOUND_SECTION__KEY`. AWS settings come from the SDK's own chain.
 
+mod layers;
+mod parse;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::cloudtrail::Limits;
+use crate::telemetry;
+
+use layers::Layers;
+pub use layers::{Origin, Origins, plain_variable, variable};
+use parse::Raw;
 
 /// The embedded defaults, and their documentation.
 pub const DEFAULTS: &str = include_str!("../../config/trailhound.toml");
 
+/// See `docs/configuration.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub queue: QueueConfig,
@@ -89,6 +101,19 @@ pub enum LogFormat {
     Text,
 }
 
+impl LogFormat {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Json, Self::Text];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownConfig {
     /// How long after SIGTERM held messages may be finished. At least `queue.wait`, at most `stop_timeout`.
@@ -96,3 +121,215 @@ pub struct ShutdownConfig {
     /// The container's own limit: what kills the process after SIGTERM.
     pub stop_timeout: Duration,
 }
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `None` where a file or a variable as a whole is meant.
+    pub key: Option<String>,
+    pub origin: Origin,
+    /// What is wrong and what to do; follows the key and the origin.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.key, &self.origin) {
+            (Some(key), Origin::Default) => write!(f, "{key}: {}", self.message),
+            (Some(key), origin) => write!(f, "{key} ({origin}): {}", self.message),
+            (None, origin) => write!(f, "{origin}: {}", self.message),
+        }
+    }
+}
+
+impl Config {
+    /// Lays the embedded defaults, a file and the environment over each other and checks the result.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once, the deepest layer's complaints first.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Origins), ConfigErrors> {
+        let mut from = Checker(Layers::read(file, env));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+
+        let url = from.required("queue.url", |raw| parse::queue_url(raw.text()?));
+        let pollers = from.required("queue.pollers", |raw| raw.integer(1..=16));
+        let wait = from.required("queue.wait", |raw| raw.seconds(0..=20));
+        let visibility = from.optional("queue.visibility", |raw| raw.seconds(10..=12 * 3_600));
+        let allowed_buckets = from.required("source.allowed_buckets", |raw| parse::bucket_names(raw.list()?));
+        let inline_records = from.required("source.inline_records", Raw::boolean);
+        let max_compressed_bytes = from.required("source.max_compressed_bytes", Raw::size);
+        let max_decompressed_bytes = from.required("source.max_decompressed_bytes", Raw::size);
+        let max_ratio = from.required("source.max_ratio", |raw| raw.integer(1..=1_000_000));
+        let max_record_bytes = from.required("source.max_record_bytes", Raw::held_size);
+        let concurrency = from.required("pipeline.concurrency", |raw| raw.integer(1..=1_000));
+        let decoders = from.required("pipeline.decoders", |raw| raw.integer(0..=256));
+        let path = from.required("rules.path", Raw::path);
+        let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
+        let table = from.required("store.table", |raw| parse::table_name(raw.text()?));
+        let retention_days = from.required("store.retention_days", |raw| raw.integer(1..=36_500));
+        let listen = from.required("http.listen", |raw| parse::listen(raw.text()?));
+        let level = from.required("log.level", |raw| {
+            let level = raw.text()?;
+            telemetry::filter(level).map(|_| level.to_owned())
+        });
+        let format = from.required("log.format", Raw::log_format);
+        let deadline = from.required("shutdown.deadline", Raw::duration);
+        let stop_timeout = from.required("shutdown.stop_timeout", Raw::duration);
+
+        from.at_most(("queue.wait", wait), ("shutdown.deadline", deadline), "a receive in flight ends before it");
+        from.at_most(
+            ("shutdown.deadline", deadline),
+            ("shutdown.stop_timeout", stop_timeout),
+            "the container is killed after it",
+        );
+
+        let Layers { origins, errors, .. } = from.0;
+        // Every `None` left an error behind.
+        let checked = || {
+            Some(Self {
+                queue: QueueConfig { url: url?, pollers: pollers?, wait: wait?, visibility },
+                source: SourceConfig {
+                    allowed_buckets: allowed_buckets?,
+                    inline_records: inline_records?,
+                    limits: Limits {
+                        max_compressed_bytes: max_compressed_bytes?,
+                        max_decompressed_bytes: max_decompressed_bytes?,
+                        max_ratio: max_ratio?,
+                        max_record_bytes: max_record_bytes?,
+                    },
+                },
+                pipeline: PipelineConfig {
+                    concurrency: concurrency?,
+                    decoders: decoders.map(|given| if given == 0 { cores } else { given })?,
+                },
+                rules: RulesConfig { path: path? },
+                alerting: AlertingConfig { topic_arn: topic_arn? },
+                store: StoreConfig { table: table?, retention_days: retention_days? },
+                http: HttpConfig { listen: listen? },
+                log: LogConfig { level: level?, format: format? },
+                shutdown: ShutdownConfig { deadline: deadline?, stop_timeout: stop_timeout? },
+            })
+        };
+        match checked() {
+            Some(config) if errors.is_empty() => Ok((config, origins)),
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+
+    /// Only where HTTP is answered, for those who ask: nothing else needs to be right.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with `http.listen`, or with the file as a whole.
+    pub fn listen(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<SocketAddr, ConfigErrors> {
+        let mut from = Checker(Layers::read(file, env));
+        from.0.errors.retain(|error| error.key.is_none() && matches!(error.origin, Origin::File { .. }));
+        match from.required("http.listen", |raw| parse::listen(raw.text()?)) {
+            Some(listen) if from.0.complete => Ok(listen),
+            _ => Err(ConfigErrors(from.0.errors)),
+        }
+    }
+
+    /// Every key with its value, as it could stand in a file.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let Self { queue, source, pipeline, rules, alerting, store, http, log, shutdown } = self;
+        let Limits { max_compressed_bytes, max_decompressed_bytes, max_ratio, max_record_bytes } = source.limits;
+        vec![
+            ("queue.url", json!(queue.url)),
+            ("queue.pollers", json!(queue.pollers)),
+            ("queue.wait", json!(parse::show_duration(queue.wait))),
+            ("queue.visibility", json!(queue.visibility.map(parse::show_duration).unwrap_or_default())),
+            ("source.allowed_buckets", json!(source.allowed_buckets)),
+            ("source.inline_records", json!(source.inline_records)),
+            ("source.max_compressed_bytes", json!(parse::show_size(max_compressed_bytes))),
+            ("source.max_decompressed_bytes", json!(parse::show_size(max_decompressed_bytes))),
+            ("source.max_ratio", json!(max_ratio)),
+            ("source.max_record_bytes", json!(parse::show_size(max_record_bytes as u64))),
+            ("pipeline.concurrency", json!(pipeline.concurrency)),
+            ("pipeline.decoders", json!(pipeline.decoders)),
+            ("rules.path", json!(rules.path.to_string_lossy())),
+            ("alerting.topic_arn", json!(alerting.topic_arn)),
+            ("store.table", json!(store.table)),
+            ("store.retention_days", json!(store.retention_days)),
+            ("http.listen", json!(http.listen.to_string())),
+            ("log.level", json!(log.level)),
+            ("log.format", json!(log.format.as_str())),
+            ("shutdown.deadline", json!(parse::show_duration(shutdown.deadline))),
+            ("shutdown.stop_timeout", json!(parse::show_duration(shutdown.stop_timeout))),
+        ]
+    }
+}
+
+/// Takes one value after another and keeps what is wrong with each.
+struct Checker(Layers);
+
+impl Checker {
+    /// `None` if the value is missing or wrong, and then an error is kept.
+    fn required<T>(&mut self, key: &str, parse: impl FnOnce(&Raw) -> Result<T, String>) -> Option<T> {
+        if self.0.value(key).is_none() && self.0.complete {
+            self.error(key, missing(key));
+        }
+        self.optional(key, parse)
+    }
+
+    /// `None` if the value is not set, or if it is wrong, and then an error is kept.
+    fn optional<T>(&mut self, key: &str, parse: impl FnOnce(&Raw) -> Result<T, String>) -> Option<T> {
+        let value = self.0.value(key)?;
+        let from_env = matches!(self.0.origins.get(key), Origin::Env(_));
+        parse(&Raw { value, from_env }).map_err(|message| self.error(key, message)).ok()
+    }
+
+    fn at_most(&mut self, (key, less): (&str, Option<Duration>), (limit, more): (&str, Option<Duration>), why: &str) {
+        let (Some(less), Some(more)) = (less, more) else {
+            return;
+        };
+        if less > more {
+            let [less, more] = [less, more].map(parse::show_duration);
+            let origin = self.0.origins.get(limit);
+            let message =
+                format!("{less} is longer than {limit} ({origin}), {more}: {why}; lower the one or raise the other");
+            self.error(key, message);
+        }
+    }
+
+    fn error(&mut self, key: &str, message: String) {
+        let origin = self.0.origins.get(key);
+        self.0.errors.push(ConfigError { key: Some(key.to_owned()), origin, message });
+    }
+}
+
+fn missing(key: &str) -> String {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let plain = plain_variable(key).map(|plain| format!("{plain} or ")).unwrap_or_default();
+    format!(
+        "is not set: write `{name} = \"...\"` below [{section}] in the file of --config, or set the environment variable {plain}{}",
+        variable(key)
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ metrics! {
         pub intake_paused: IntGauge => "intake_paused",
         /// 1 for each dependency that answered its last call, by dependency.
         pub dependency_up: IntGaugeVec["dependency" = ["queue", "objects", "publisher", "store"]] => "dependency_up",
-        /// Messages in the queue, by state (visible, in_flight, delayed), as SQS approximates them.
+        /// Messages in the queue, by state (`visible`, `in_flight`, `delayed`), as SQS approximates them.
         pub queue_messages: IntGaugeVec["state" = ["visible", "in_flight", "delayed"]] => "queue_messages",
 
         // Objects and records.
@@ -97,7 +97,7 @@ metrics! {
         pub store_writes: IntCounter => "store_writes_total",
         /// Detections whose event was already stored.
         pub store_conflicts: IntCounter => "store_conflicts_total",
-        /// Time from the record's eventTime to its detection.
+        /// Time from the record's `eventTime` to its detection.
         pub event_lag: Histogram[LONG] => "event_lag_seconds",
         /// Time from the creation of the log object to the detection.
         pub object_lag: Histogram[LONG] => "object_lag_seconds",

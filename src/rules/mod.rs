@@ -1,14 +1,24 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
+mod condition;
+mod document;
 mod file;
+mod matcher;
+mod suggest;
 mod wildcard;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use condition::{Field, Rule};
+pub use matcher::Matcher;
+
+/// The rule file that comes with trailhound.
+pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
 
 /// How grave a match is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,10 +70,23 @@ pub struct Detection {
 }
 
 /// The compiled, immutable rules. Cheap to share behind an `Arc`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RuleSet {
-    rules: Vec<Arc<RuleInfo>>,
+    infos: Vec<Arc<RuleInfo>>,
+    rules: Vec<Rule>,
+    by_id: HashMap<String, usize>,
+    /// The rules that name their events exactly, in the order of the file.
+    by_event_name: HashMap<String, Vec<usize>>,
+    /// The rules with a wildcard, or without a condition, on the event's name.
+    any_event_name: Vec<usize>,
     hash: String,
+}
+
+impl Default for RuleSet {
+    /// No rules: nothing matches.
+    fn default() -> Self {
+        Self::compile(Vec::new())
+    }
 }
 
 /// Everything that is wrong with a rule file.
@@ -101,7 +124,7 @@ impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.path)?;
         if let Some(rule) = &self.rule {
-            write!(f, " (rule \"{rule}\")")?;
+            write!(f, " (rule {rule:?})")?;
         }
         write!(f, ": {}", self.message)
     }
@@ -113,8 +136,31 @@ impl RuleSet {
     /// # Errors
     ///
     /// Everything that is wrong, at once.
-    pub fn parse(_text: &str) -> Result<Self, RuleErrors> {
-        Ok(Self::default())
+    pub fn parse(text: &str) -> Result<Self, RuleErrors> {
+        file::parse(text).map(Self::compile)
+    }
+
+    fn compile(rules: Vec<Rule>) -> Self {
+        let mut set = Self {
+            infos: rules.iter().map(|rule| Arc::clone(&rule.info)).collect(),
+            by_id: rules.iter().enumerate().map(|(index, rule)| (rule.info.id.clone(), index)).collect(),
+            by_event_name: HashMap::new(),
+            any_event_name: Vec::new(),
+            hash: condition::hash(&rules),
+            rules: Vec::new(),
+        };
+        for (index, rule) in rules.iter().enumerate() {
+            match rule.condition(Field::EventName).and_then(|any_of| any_of.only_exact()) {
+                Some(names) => {
+                    for name in names {
+                        set.by_event_name.entry(name.clone()).or_default().push(index);
+                    }
+                }
+                None => set.any_event_name.push(index),
+            }
+        }
+        set.rules = rules;
+        set
     }
 
     /// Names this rule set in stored items: the first 16 hexadecimal digits of a SHA-256 of the compiled rules.
@@ -126,32 +172,26 @@ impl RuleSet {
     /// In the order of the file.
     #[must_use]
     pub fn rules(&self) -> &[Arc<RuleInfo>] {
-        &self.rules
+        &self.infos
     }
 
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&Arc<RuleInfo>> {
-        self.rules.iter().find(|rule| rule.id == id)
-    }
-}
-
-/// A decoder's own view of a rule set: scratch space and a bounded memo beside the shared rules.
-#[derive(Debug)]
-pub struct Matcher {
-    rules: Arc<RuleSet>,
-}
-
-impl Matcher {
-    #[must_use]
-    pub fn new(rules: Arc<RuleSet>) -> Self {
-        Self { rules }
+        self.infos.get(*self.by_id.get(id)?)
     }
 
-    /// The rules that match a record's raw bytes, in the order of the file. Never fails: what cannot be read of a
-    /// record reads as absent.
-    pub fn matches(&mut self, _raw: &[u8]) -> Vec<Arc<RuleInfo>> {
-        let _ = &self.rules;
-        Vec::new()
+    fn rule(&self, index: usize) -> Option<&Rule> {
+        self.rules.get(index)
+    }
+
+    /// The rules whose conditions on source and name hold, in the order of the file.
+    fn candidates(&self, source: Option<&str>, name: Option<&str>) -> Vec<usize> {
+        let by_name = name.and_then(|name| self.by_event_name.get(name)).map_or(&[][..], Vec::as_slice);
+        let holds = |rule: &Rule| rule.allows(Field::EventSource, source) && rule.allows(Field::EventName, name);
+        let named = by_name.iter().chain(&self.any_event_name).copied();
+        let mut candidates: Vec<_> = named.filter(|index| self.rule(*index).is_some_and(holds)).collect();
+        candidates.sort_unstable();
+        candidates
     }
 }
 
@@ -165,4 +205,140 @@ pub fn highest(rules: &[Arc<RuleInfo>]) -> Severity {
 #[must_use]
 pub fn ids(rules: &[Arc<RuleInfo>]) -> BTreeSet<String> {
     rules.iter().map(|rule| rule.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn matched(matcher: &mut Matcher, record: &Value) -> Vec<String> {
+        matcher.matches(record.to_string().as_bytes()).iter().map(|rule| rule.id.clone()).collect()
+    }
+
+    fn fixture(id: &str) -> Value {
+        let path = format!("{}/tests/fixtures/records/{id}.json", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
+    }
+
+    /// For each default rule, what makes its record one that must not match any more.
+    const NEAR_MISSES: &[(&str, &str, Option<&str>)] = &[
+        // The log delivery service is denied thousands of times a day, in every account.
+        ("unauthorized-api-calls", "/userIdentity/type", Some("AWSService")),
+        ("unauthorized-api-calls", "/errorCode", Some("Client.InvalidParameterValue")),
+        ("root-account-usage", "/userIdentity/type", Some("AssumedRole")),
+        // Organizations has an AttachPolicy, and other services share names with IAM.
+        ("iam-policy-changes", "/eventSource", Some("organizations.amazonaws.com")),
+        ("iam-policy-changes", "/eventName", Some("ListAttachedUserPolicies")),
+        ("cloudtrail-stopped", "/eventName", Some("GetTrailStatus")),
+        ("cloudtrail-configuration-changes", "/eventName", Some("GetEventSelectors")),
+        // A sign-in that succeeded carries no message.
+        ("console-login-failures", "/errorMessage", None),
+        ("console-login-failures", "/eventName", Some("CheckMfa")),
+        ("kms-key-deletion", "/eventName", Some("CancelKeyDeletion")),
+        ("s3-bucket-policy-changes", "/eventSource", Some("s3express.amazonaws.com")),
+        ("s3-public-access-block-changes", "/eventName", Some("GetBucketPublicAccessBlock")),
+        ("aws-config-changes", "/eventName", Some("StartConfigurationRecorder")),
+        ("security-group-changes", "/eventName", Some("DescribeSecurityGroups")),
+        ("network-acl-changes", "/eventName", Some("DescribeNetworkAcls")),
+        ("network-gateway-changes", "/eventSource", Some("storagegateway.amazonaws.com")),
+        // API Gateway has a CreateRoute of its own.
+        ("route-table-changes", "/eventSource", Some("apigateway.amazonaws.com")),
+        ("vpc-changes", "/eventName", Some("DescribeVpcPeeringConnections")),
+    ];
+
+    #[test]
+    fn each_default_rule_matches_its_record_and_no_near_miss() {
+        let rules = Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap());
+        let mut matcher = Matcher::new(Arc::clone(&rules));
+        for rule in rules.rules() {
+            assert_eq!(matched(&mut matcher, &fixture(&rule.id)), [rule.id.as_str()]);
+            assert!(NEAR_MISSES.iter().any(|(id, ..)| *id == rule.id), "{} has no near miss", rule.id);
+        }
+        for (id, pointer, text) in NEAR_MISSES {
+            let mut record = fixture(id);
+            *record.pointer_mut(pointer).unwrap() = text.map_or(Value::Null, Value::from);
+            assert!(matched(&mut matcher, &record).is_empty(), "{id} with {pointer} = {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_the_default_rules() {
+        let page = include_str!("../../docs/rules.md");
+        for rule in RuleSet::parse(DEFAULT_RULES).unwrap().rules() {
+            let row = format!("| `{}` | {} |", rule.id, rule.severity);
+            assert!(page.contains(&row), "docs/rules.md lacks the row {row}");
+        }
+    }
+
+    #[test]
+    fn denials_are_matched_in_every_spelling() {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap()));
+        let mut record = fixture("unauthorized-api-calls");
+        for code in [
+            "AccessDenied",
+            "AccessDeniedException",
+            "Client.UnauthorizedOperation",
+            "UnauthorizedOperation",
+            "UnauthorizedException",
+            "VpceAccessDenied",
+            "AuthorizationError",
+        ] {
+            record["errorCode"] = json!(code);
+            assert_eq!(matched(&mut matcher, &record), ["unauthorized-api-calls"], "{code}");
+        }
+    }
+
+    const RULE: &str = r#"{"events": [{"id": "a", "severity": "HIGH", "description": "d",
+        "eventName": ["B*", "A", "C"], "errorCode": "X"}]}"#;
+
+    #[test]
+    fn the_hash_names_the_meaning_and_not_the_spelling() {
+        let hash = |text: &str| RuleSet::parse(text).unwrap().hash().to_owned();
+        let original = hash(RULE);
+        assert_eq!(original.len(), 16);
+        assert!(original.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        // Other keys first, a bare array, a list for a string, other order, a repetition, escapes, metadata, a BOM.
+        let respelled =
+            "\u{feff}[\n{\"errorCode\":[\"\\u0058\"],\"tags\":[\"t\"],\"eventName\":[\"C\",\"A\",\"A\",\"B*\"],
+            \"description\":\"d\",\"severity\":\"HIGH\",\"id\":\"a\"}]\r\n";
+        assert_eq!(hash(respelled), original);
+        for (from, to) in [
+            ("\"X\"", "\"Y\""),
+            ("\"A\", ", ""),
+            ("\"B*\"", "\"B\""),
+            ("errorCode", "errorMessage"),
+            ("HIGH", "LOW"),
+            ("\"a\"", "\"b\""),
+            ("\"d\"", "\"e\""),
+        ] {
+            let changed = RULE.replace(from, to);
+            assert_ne!(changed, RULE);
+            assert_ne!(hash(&changed), original, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn a_rule_set_lists_and_finds_its_rules() {
+        let rules = RuleSet::parse(DEFAULT_RULES).unwrap();
+        for rule in rules.rules() {
+            assert_eq!(rules.find(&rule.id), Some(rule));
+            assert!(rule.description.len() > 40, "{} says too little", rule.id);
+        }
+        assert_eq!(rules.find("no-such-rule"), None);
+        assert!(Matcher::new(Arc::default()).matches(br#"{"eventName":"A"}"#).is_empty());
+    }
+
+    #[test]
+    fn the_order_of_matches_is_the_files() {
+        let rules = RuleSet::parse(
+            r#"[{"id": "3", "severity": "LOW", "eventName": "A"}, {"id": "1", "severity": "LOW", "eventName": "A*"},
+                {"id": "2", "severity": "CRITICAL", "eventName": ["Z", "A"]}, {"id": "0", "severity": "LOW", "eventSource": "s"}]"#,
+        );
+        let found = Matcher::new(Arc::new(rules.unwrap())).matches(br#"{"eventSource":"s","eventName":"A"}"#);
+        assert_eq!(found.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["3", "1", "2", "0"]);
+        assert_eq!(highest(&found), Severity::Critical);
+        assert_eq!(ids(&found).into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    }
 }

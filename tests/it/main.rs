@@ -1,1 +1,13 @@
+//! The integration tests: one binary, so that the SDK is linked once.
+
+mod architecture;
+mod cli;
+mod contract;
+#[cfg(feature = "emulator")]
+mod daemon;
+mod fakes;
+mod faults;
+#[cfg(feature = "emulator")]
+mod process;
+mod sim;
 mod wire;

@@ -1,0 +1,140 @@
+//! The command line. Output goes to standard output, logs and errors go to standard error.
+
+mod healthcheck;
+mod run;
+mod settings;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::ConfigErrors;
+use crate::metrics::REVISION;
+use crate::reload::LoadError;
+
+/// Turns AWS CloudTrail into alerts.
+#[derive(Debug, Parser)]
+#[command(name = "trailhound", version = version(), disable_help_subcommand = true)]
+struct Cli {
+    /// A configuration file, between the built-in defaults and the environment
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (the default)
+    Run,
+    /// Print the configuration in force, and where each value comes from
+    Config {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Ask a running daemon whether it works; fails until it was ready once
+    Healthcheck {
+        /// Where to ask, instead of /livez at the configured address
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// `key = value  # origin`, which can be used as a configuration file
+    Text,
+    /// One object, from keys to value and origin
+    Json,
+}
+
+/// Why a command failed: decides the exit code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Rules(#[from] LoadError),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// Failed at `what`, because of `error`.
+    fn at(what: impl Display, error: impl Display) -> Self {
+        Self::Other(format!("{what}: {error}"))
+    }
+
+    /// As `sysexits.h` numbers them, where it has a fitting one.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Rules(_) => 78,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+const USAGE: u8 = 64;
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let file = cli.config.as_deref();
+    let done = match cli.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(file),
+        Command::Config { format } => settings::print(file, format),
+        Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Tells what is wrong with the arguments, or prints the help or the version that they ask for.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told that the reader of the output is gone.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(USAGE),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::at("cannot start the runtime", error))
+}
+
+/// The environment, as far as it is text: the rest names nothing of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+/// Prints a command's output. Unlike `println!` it does not panic when the reader is gone.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(failure: &Failure) {
+    let _ = writeln!(std::io::stderr(), "{failure}");
+}
+
+/// clap wants a text that lives as long as the process.
+fn version() -> &'static str {
+    format!("{} ({REVISION})", env!("CARGO_PKG_VERSION")).leak()
+}

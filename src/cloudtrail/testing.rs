@@ -1,0 +1,72 @@
+//! What the tests of this folder share: JSON values, their spellings, and compressors.
+
+use std::io::Write as _;
+
+use compression_codecs::core::util::PartialBuffer;
+use compression_codecs::{Encode as _, ZstdEncoder};
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// Any JSON value, with strings that are hard on a scanner.
+pub(super) fn any_value() -> impl Strategy<Value = Value> {
+    let text = prop_oneof![any::<String>(), r#"[{}\[\]",:\\ua0\n\x00é😀-]{0,12}"#];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        // As many digits as serde_json reads exactly.
+        (any::<i32>(), 0..9).prop_map(|(digits, scale)| Value::from(f64::from(digits) / 10_f64.powi(scale))),
+        text.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((text.clone(), inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// The same value as another library might write it: spaces, every character escaped, keys in another order.
+pub(super) fn respell(value: &Value) -> String {
+    let string = |text: &str| {
+        let units = text.encode_utf16().fold(String::new(), |all, unit| all + &format!("\\u{unit:04X}"));
+        format!("\"{units}\"")
+    };
+    match value {
+        Value::String(text) => string(text),
+        Value::Array(items) => format!("[ {} ]", items.iter().map(respell).collect::<Vec<_>>().join(" ,\n")),
+        Value::Object(members) => {
+            let members = members.iter().rev().map(|(key, value)| format!("{}\t: {}", string(key), respell(value)));
+            format!("\r\n{{{} }}", members.collect::<Vec<_>>().join(" , "))
+        }
+        Value::Number(number) if number.is_f64() => format!("{:e}", number.as_f64().unwrap()),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(super) fn zstd(text: &[u8]) -> Vec<u8> {
+    let mut encoder = ZstdEncoder::new(3);
+    let mut input = PartialBuffer::new(text);
+    let mut all = Vec::new();
+    loop {
+        let mut output = PartialBuffer::new([0; 4096]);
+        let done = if input.unwritten().is_empty() {
+            encoder.finish(&mut output).unwrap()
+        } else {
+            encoder.encode(&mut input, &mut output).unwrap();
+            false
+        };
+        all.extend_from_slice(output.written());
+        if done {
+            return all;
+        }
+    }
+}

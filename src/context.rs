@@ -1,0 +1,28 @@
+//! What every step that reaches outside is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::env::Env;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+use crate::reload::RuleSource;
+
+/// How long one call may take. The adapters' own time-outs are shorter; this one holds for any port.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(12);
+
+/// How long a body may stand still between two chunks.
+pub const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The daemon, as its steps see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub ports: Ports,
+    pub env: Env,
+    pub config: Arc<Config>,
+    pub rules: RuleSource,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+}

@@ -1,0 +1,507 @@
+//! DynamoDB: `winterbaume` keeps the tables and evaluates expressions; the operations around it are here, because its own
+//! handlers read and then write without a lock between, which lets two conditional puts both win, copy the whole table
+//! after each request, and cannot return the item of a failed condition.
+//!
+//! Stricter than `winterbaume` where AWS is: reserved words, unused placeholders, empty sets and keys, the item's size.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+
+use serde_json::{Map, Value, json};
+use winterbaume_core::MockResponse;
+use winterbaume_dynamodb::expr;
+use winterbaume_dynamodb::state::{DynamoDbError, DynamoDbState};
+use winterbaume_dynamodb::types::{
+    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, Table,
+};
+
+use super::{ACCOUNT, wire};
+use crate::env::lock;
+
+const ITEM_LIMIT: usize = 400 * 1024;
+
+/// Those of DynamoDB's reserved words that an item of ours has as attribute names.
+const RESERVED: [&str; 4] = ["DAY", "RULES", "SOURCE", "TIMESTAMP"];
+
+pub(super) struct Tables {
+    region: String,
+    state: Mutex<DynamoDbState>,
+}
+
+struct Refusal {
+    code: &'static str,
+    message: String,
+    /// The item for which a condition failed, if it was asked for.
+    item: Option<Item>,
+}
+
+impl Refusal {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self { code: "ValidationException", message: message.into(), item: None }
+    }
+
+    fn answer(self) -> MockResponse {
+        let mut body = json!({
+            "__type": format!("com.amazonaws.dynamodb.v20120810#{}", self.code),
+            "message": self.message,
+        });
+        if let Some(item) = self.item {
+            wire::set(&mut body, "Item", json!(item));
+        }
+        MockResponse::json(400, body.to_string())
+    }
+}
+
+impl From<DynamoDbError> for Refusal {
+    fn from(error: DynamoDbError) -> Self {
+        let code = match error {
+            DynamoDbError::ResourceNotFound(_) | DynamoDbError::TableNotFound(_) => "ResourceNotFoundException",
+            DynamoDbError::ResourceInUse(_) | DynamoDbError::TableAlreadyExists(_) => "ResourceInUseException",
+            _ => "ValidationException",
+        };
+        Self { code, message: error.to_string(), item: None }
+    }
+}
+
+type Answer = Result<Value, Refusal>;
+
+impl Tables {
+    pub(super) fn new(region: &str) -> Self {
+        Self { region: region.to_owned(), state: Mutex::new(DynamoDbState::default()) }
+    }
+
+    /// One request at a time: a condition and its write are one step.
+    pub(super) fn answer(&self, operation: &str, body: &[u8]) -> MockResponse {
+        let Ok(input) = serde_json::from_slice::<Value>(body) else {
+            return wire::error("dynamodb", 400, "SerializationException", "the body is not JSON");
+        };
+        let state = &mut *lock(&self.state);
+        let answered = match operation {
+            "CreateTable" => self.create_table(state, &input),
+            "DescribeTable" => describe_table(state, &input),
+            "ListTables" => Ok(json!({ "TableNames": state.list_tables() })),
+            "DeleteTable" => delete_table(state, &input),
+            "UpdateTimeToLive" => update_ttl(state, &input),
+            "DescribeTimeToLive" => describe_ttl(state, &input),
+            "GetItem" => get_item(state, &input),
+            "PutItem" => put_item(state, &input),
+            "UpdateItem" => update_item(state, &input),
+            "DeleteItem" => delete_item(state, &input),
+            "Scan" => scan(state, &input),
+            "Query" => query(state, &input),
+            _ => Err(Refusal {
+                code: "UnknownOperationException",
+                message: format!("the emulator's DynamoDB does not know {operation}"),
+                item: None,
+            }),
+        };
+        match answered {
+            Ok(output) => MockResponse::json(200, output.to_string()),
+            Err(refusal) => refusal.answer(),
+        }
+    }
+
+    fn create_table(&self, state: &mut DynamoDbState, input: &Value) -> Answer {
+        let definitions = list(input, "AttributeDefinitions")
+            .iter()
+            .filter_map(|it| {
+                Some(AttributeDefinition {
+                    attribute_name: it.get("AttributeName")?.as_str()?.to_owned(),
+                    attribute_type: it.get("AttributeType")?.as_str()?.to_owned(),
+                })
+            })
+            .collect();
+        let indexes = list(input, "GlobalSecondaryIndexes")
+            .iter()
+            .filter_map(|it| {
+                let projection = it.get("Projection")?;
+                Some(GlobalSecondaryIndexDef {
+                    index_name: it.get("IndexName")?.as_str()?.to_owned(),
+                    key_schema: key_schema(it),
+                    projection_type: projection.get("ProjectionType")?.as_str()?.to_owned(),
+                    non_key_attributes: list(projection, "NonKeyAttributes")
+                        .iter()
+                        .filter_map(|name| name.as_str().map(str::to_owned))
+                        .collect(),
+                })
+            })
+            .collect();
+        let name = table_name(input)?;
+        let billing = input.get("BillingMode").and_then(Value::as_str);
+        let keys = key_schema(input);
+        state.create_table(
+            name,
+            ACCOUNT,
+            &self.region,
+            keys,
+            definitions,
+            billing,
+            None,
+            false,
+            None,
+            indexes,
+            Vec::new(),
+        )?;
+        Ok(json!({ "TableDescription": description(state.describe_table(name)?) }))
+    }
+}
+
+fn describe_table(state: &DynamoDbState, input: &Value) -> Answer {
+    Ok(json!({ "Table": description(state.describe_table(table_name(input)?)?) }))
+}
+
+fn delete_table(state: &mut DynamoDbState, input: &Value) -> Answer {
+    Ok(json!({ "TableDescription": description(&state.delete_table(table_name(input)?)?) }))
+}
+
+fn update_ttl(state: &mut DynamoDbState, input: &Value) -> Answer {
+    let specification = input.get("TimeToLiveSpecification").cloned().unwrap_or_default();
+    let attribute = specification.get("AttributeName").and_then(Value::as_str).unwrap_or_default();
+    let enabled = specification.get("Enabled").and_then(Value::as_bool).unwrap_or(false);
+    state.update_time_to_live(table_name(input)?, attribute, enabled)?;
+    Ok(json!({ "TimeToLiveSpecification": specification }))
+}
+
+fn describe_ttl(state: &DynamoDbState, input: &Value) -> Answer {
+    let ttl = state.describe_time_to_live(table_name(input)?)?;
+    let description = match ttl.filter(|ttl| ttl.enabled) {
+        Some(ttl) => json!({ "TimeToLiveStatus": "ENABLED", "AttributeName": ttl.attribute_name }),
+        None => json!({ "TimeToLiveStatus": "DISABLED" }),
+    };
+    Ok(json!({ "TimeToLiveDescription": description }))
+}
+
+fn get_item(state: &DynamoDbState, input: &Value) -> Answer {
+    let placeholders = Placeholders::read(input, &["ProjectionExpression"])?;
+    let key = key_of(state, input)?;
+    let Some(item) = state.get_item(table_name(input)?, &key)? else { return Ok(json!({})) };
+    Ok(json!({ "Item": placeholders.project(input, item)? }))
+}
+
+fn put_item(state: &mut DynamoDbState, input: &Value) -> Answer {
+    let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
+    let table = table_name(input)?;
+    let item = item_in(input, "Item")?;
+    check_keys(state.describe_table(table)?, &item)?;
+    check_item(&item)?;
+    placeholders.check_condition(input, state.get_item(table, &item)?)?;
+    let old = state.put_item(table, item)?;
+    Ok(returned(input, "ALL_OLD", old))
+}
+
+fn update_item(state: &mut DynamoDbState, input: &Value) -> Answer {
+    let placeholders = Placeholders::read(input, &["ConditionExpression", "UpdateExpression"])?;
+    let table = table_name(input)?;
+    let key = key_of(state, input)?;
+    let actions = match input.get("UpdateExpression").and_then(Value::as_str) {
+        Some(text) => {
+            expr::parse_update_expression(text, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?
+        }
+        None => Vec::new(),
+    };
+    let existing = state.get_item(table, &key)?.cloned();
+    placeholders.check_condition(input, existing.as_ref())?;
+    // Tried on a copy first, so that an item that is refused stays as it was.
+    let mut after = existing.unwrap_or_else(|| key.clone());
+    expr::apply_update_actions(&mut after, &actions).map_err(Refusal::invalid)?;
+    check_item(&after)?;
+    let new = state.update_item(table, &key, &actions)?;
+    Ok(returned(input, "ALL_NEW", new))
+}
+
+fn delete_item(state: &mut DynamoDbState, input: &Value) -> Answer {
+    let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
+    let table = table_name(input)?;
+    let key = key_of(state, input)?;
+    placeholders.check_condition(input, state.get_item(table, &key)?)?;
+    let old = state.delete_item(table, &key)?;
+    Ok(returned(input, "ALL_OLD", old))
+}
+
+fn scan(state: &DynamoDbState, input: &Value) -> Answer {
+    let placeholders = Placeholders::read(input, &["FilterExpression", "ProjectionExpression"])?;
+    let items = items(state, input)?;
+    page(input, &placeholders, items)
+}
+
+fn query(state: &DynamoDbState, input: &Value) -> Answer {
+    let expressions = ["KeyConditionExpression", "FilterExpression", "ProjectionExpression"];
+    let placeholders = Placeholders::read(input, &expressions)?;
+    let table = state.describe_table(table_name(input)?)?;
+    let index = input.get("IndexName").and_then(Value::as_str);
+    let keys = match index {
+        None => &table.key_schema,
+        Some(name) => {
+            let found = table.global_secondary_indexes.iter().find(|index| index.index_name == name);
+            &found.ok_or_else(|| Refusal::invalid("The table does not have the specified index"))?.key_schema
+        }
+    };
+    let condition = input.get("KeyConditionExpression").and_then(Value::as_str).unwrap_or_default();
+    let condition =
+        expr::parse_expression(condition, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
+    let mut items = items(state, input)?;
+    items.retain(|item| keys.iter().all(|key| item.contains_key(&key.attribute_name)));
+    items.retain(|item| expr::evaluate(&condition, item));
+    if let Some(range) = keys.iter().find(|key| key.key_type == "RANGE") {
+        items.sort_by_key(|item| item.get(&range.attribute_name).map(sort_key));
+    }
+    if input.get("ScanIndexForward") == Some(&json!(false)) {
+        items.reverse();
+    }
+    page(input, &placeholders, items)
+}
+
+/// Names and values that stand for `#name` and `:value` in expressions.
+struct Placeholders {
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Placeholders {
+    /// Reads them and holds the expressions against the rules that AWS has and the parser has not.
+    fn read(input: &Value, expressions: &[&str]) -> Result<Self, Refusal> {
+        let texts = expressions.iter().filter_map(|name| input.get(*name).and_then(Value::as_str));
+        let text = texts.collect::<Vec<_>>().join(" ");
+        let words: BTreeSet<&str> = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '#' | ':')))
+            .filter(|word| !word.is_empty())
+            .collect();
+        if let Some(word) = words.iter().find(|word| RESERVED.contains(&word.to_ascii_uppercase().as_str())) {
+            return Err(Refusal::invalid(format!(
+                "Invalid expression: Attribute name is a reserved keyword; reserved keyword: {word}"
+            )));
+        }
+        let names = map_in::<String>(input, "ExpressionAttributeNames")?;
+        let values = map_in::<AttributeValue>(input, "ExpressionAttributeValues")?;
+        let unused = |kind: &str, name: &String| {
+            Refusal::invalid(format!(
+                "Value provided in ExpressionAttribute{kind} unused in expressions: keys: {{{name}}}"
+            ))
+        };
+        if let Some(name) = names.keys().find(|name| !words.contains(name.as_str())) {
+            return Err(unused("Names", name));
+        }
+        if let Some(name) = values.keys().find(|name| !words.contains(name.as_str())) {
+            return Err(unused("Values", name));
+        }
+        Ok(Self { names, values })
+    }
+
+    fn check_condition(&self, input: &Value, existing: Option<&Item>) -> Result<(), Refusal> {
+        let Some(condition) = input.get("ConditionExpression").and_then(Value::as_str) else { return Ok(()) };
+        let condition = expr::parse_expression(condition, &self.names, &self.values).map_err(Refusal::invalid)?;
+        if expr::evaluate(&condition, existing.unwrap_or(&Item::new())) {
+            return Ok(());
+        }
+        let wanted = input.get("ReturnValuesOnConditionCheckFailure") == Some(&json!("ALL_OLD"));
+        Err(Refusal {
+            code: "ConditionalCheckFailedException",
+            message: "The conditional request failed".to_owned(),
+            item: existing.filter(|_| wanted).cloned(),
+        })
+    }
+
+    fn project(&self, input: &Value, item: &Item) -> Result<Item, Refusal> {
+        let projection = input.get("ProjectionExpression").and_then(Value::as_str);
+        let paths = expr::parse_projection_expression(projection, &self.names).map_err(Refusal::invalid)?;
+        Ok(paths.map_or_else(|| item.clone(), |paths| expr::apply_projection(item, &paths)))
+    }
+}
+
+/// The items of a table, in an order that stays.
+fn items(state: &DynamoDbState, input: &Value) -> Result<Vec<Item>, Refusal> {
+    let name = table_name(input)?;
+    state.describe_table(name)?;
+    let Some(table) = state.tables.get(name) else { return Ok(Vec::new()) };
+    let mut keyed: Vec<_> = table
+        .items
+        .iter()
+        .flat_map(|(hash, items)| items.iter().map(move |(range, item)| ((hash, range), item)))
+        .collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    Ok(keyed.into_iter().map(|(_, item)| item.clone()).collect())
+}
+
+/// Everything in one page, as far as `Limit` allows; there is never a next one.
+fn page(input: &Value, placeholders: &Placeholders, mut items: Vec<Item>) -> Answer {
+    if let Some(filter) = input.get("FilterExpression").and_then(Value::as_str) {
+        let filter =
+            expr::parse_expression(filter, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
+        items.retain(|item| expr::evaluate(&filter, item));
+    }
+    if let Some(limit) = input.get("Limit").and_then(Value::as_u64) {
+        items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    let count = items.len();
+    if input.get("Select") == Some(&json!("COUNT")) {
+        return Ok(json!({ "Count": count, "ScannedCount": count }));
+    }
+    let items: Vec<Item> = items.iter().map(|item| placeholders.project(input, item)).collect::<Result<_, _>>()?;
+    Ok(json!({ "Items": items, "Count": count, "ScannedCount": count }))
+}
+
+fn returned(input: &Value, kind: &str, item: Option<Item>) -> Value {
+    match item {
+        Some(item) if input.get("ReturnValues") == Some(&json!(kind)) => json!({ "Attributes": item }),
+        _ => json!({}),
+    }
+}
+
+fn description(table: &Table) -> Value {
+    let keys = |keys: &[KeySchemaElement]| {
+        keys.iter()
+            .map(|key| json!({ "AttributeName": key.attribute_name, "KeyType": key.key_type }))
+            .collect::<Vec<_>>()
+    };
+    let definitions = table
+        .attribute_definitions
+        .iter()
+        .map(|it| json!({ "AttributeName": it.attribute_name, "AttributeType": it.attribute_type }))
+        .collect::<Vec<_>>();
+    let indexes = table
+        .global_secondary_indexes
+        .iter()
+        .map(|index| {
+            json!({
+                "IndexName": index.index_name,
+                "IndexArn": format!("{}/index/{}", table.arn, index.index_name),
+                "IndexStatus": "ACTIVE",
+                "KeySchema": keys(&index.key_schema),
+                "Projection": {
+                    "ProjectionType": index.projection_type,
+                    "NonKeyAttributes": index.non_key_attributes,
+                },
+            })
+        })
+        .collect::<Vec<_>>();
+    json!({
+        "TableName": table.name,
+        "TableArn": table.arn,
+        "TableStatus": table.table_status,
+        "CreationDateTime": table.creation_date_time.timestamp(),
+        "ItemCount": table.item_count,
+        "TableSizeBytes": 0,
+        "KeySchema": keys(&table.key_schema),
+        "AttributeDefinitions": definitions,
+        "BillingModeSummary": { "BillingMode": table.billing_mode },
+        "GlobalSecondaryIndexes": indexes,
+    })
+}
+
+/// The `Key` of a request: exactly the table's keys, not empty.
+fn key_of(state: &DynamoDbState, input: &Value) -> Result<Item, Refusal> {
+    let key = item_in(input, "Key")?;
+    let table = state.describe_table(table_name(input)?)?;
+    if key.len() != table.key_schema.len() {
+        return Err(Refusal::invalid("The provided key element does not match the schema"));
+    }
+    check_keys(table, &key)?;
+    Ok(key)
+}
+
+fn check_keys(table: &Table, item: &Item) -> Result<(), Refusal> {
+    for key in &table.key_schema {
+        let name = &key.attribute_name;
+        let kind = table.attribute_definitions.iter().find(|it| it.attribute_name == *name);
+        let kind = kind.map_or("S", |it| it.attribute_type.as_str());
+        let problem = match item.get(name) {
+            None => format!("Missing the key {name} in the item"),
+            Some(AttributeValue::S(text) | AttributeValue::B(text)) if text.is_empty() => {
+                format!("The AttributeValue for a key attribute cannot contain an empty string value. Key: {name}")
+            }
+            Some(AttributeValue::S(_)) if kind == "S" => continue,
+            Some(AttributeValue::N(_)) if kind == "N" => continue,
+            Some(AttributeValue::B(_)) if kind == "B" => continue,
+            Some(_) => format!("Type mismatch for key {name} expected: {kind}"),
+        };
+        return Err(Refusal::invalid(format!("One or more parameter values were invalid: {problem}")));
+    }
+    Ok(())
+}
+
+fn check_item(item: &Item) -> Result<(), Refusal> {
+    for (name, value) in item {
+        if let AttributeValue::SS(members) | AttributeValue::NS(members) | AttributeValue::BS(members) = value {
+            let distinct: BTreeSet<&String> = members.iter().collect();
+            if members.is_empty() || distinct.len() != members.len() {
+                return Err(Refusal::invalid(format!(
+                    "One or more parameter values were invalid: the set {name} is empty or contains duplicates"
+                )));
+            }
+        }
+    }
+    if size_of_map(item) > ITEM_LIMIT {
+        return Err(Refusal::invalid("Item size has exceeded the maximum allowed size"));
+    }
+    Ok(())
+}
+
+/// Names and values, roughly as DynamoDB counts them.
+fn size_of_map(item: &HashMap<String, AttributeValue>) -> usize {
+    item.iter().map(|(name, value)| name.len() + size_of(value)).sum()
+}
+
+fn size_of(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::N(digits) => digits.len() / 2 + 1,
+        AttributeValue::B(base64) => base64.len() / 4 * 3,
+        AttributeValue::Bool(_) | AttributeValue::Null(_) => 1,
+        AttributeValue::SS(members) | AttributeValue::NS(members) => members.iter().map(String::len).sum(),
+        AttributeValue::BS(members) => members.iter().map(|member| member.len() / 4 * 3).sum(),
+        AttributeValue::L(values) => 3 + values.iter().map(|value| 1 + size_of(value)).sum::<usize>(),
+        AttributeValue::M(map) => 3 + map.len() + size_of_map(map),
+    }
+}
+
+fn sort_key(value: &AttributeValue) -> String {
+    match value {
+        AttributeValue::S(text) | AttributeValue::B(text) => text.clone(),
+        AttributeValue::N(digits) => format!("{digits:0>40}"),
+        _ => String::new(),
+    }
+}
+
+fn table_name(input: &Value) -> Result<&str, Refusal> {
+    let name = input.get("TableName").and_then(Value::as_str).unwrap_or_default();
+    // A table may also be named by its ARN.
+    match name.rsplit('/').next() {
+        Some(name) if !name.is_empty() => Ok(name),
+        _ => Err(Refusal::invalid("TableName is missing")),
+    }
+}
+
+fn key_schema(input: &Value) -> Vec<KeySchemaElement> {
+    list(input, "KeySchema")
+        .iter()
+        .filter_map(|it| {
+            Some(KeySchemaElement {
+                attribute_name: it.get("AttributeName")?.as_str()?.to_owned(),
+                key_type: it.get("KeyType")?.as_str()?.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn list<'a>(input: &'a Value, name: &str) -> &'a [Value] {
+    input.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn item_in(input: &Value, name: &str) -> Result<Item, Refusal> {
+    let item = map_in(input, name)?;
+    if item.is_empty() { Err(Refusal::invalid(format!("{name} is missing"))) } else { Ok(item) }
+}
+
+fn map_in<T: serde::de::DeserializeOwned>(input: &Value, name: &str) -> Result<HashMap<String, T>, Refusal> {
+    let map: Map<String, Value> = match input.get(name) {
+        None | Some(Value::Null) => return Ok(HashMap::new()),
+        Some(Value::Object(map)) => map.clone(),
+        Some(_) => return Err(Refusal::invalid(format!("{name} is not a map"))),
+    };
+    map.into_iter()
+        .map(|(key, value)| {
+            let problem = |error| Refusal::invalid(format!("{name}.{key}: {error}"));
+            serde_json::from_value(value).map_err(problem).map(|value| (key.clone(), value))
+        })
+        .collect()
+}

@@ -1,0 +1,170 @@
+//! The one retry layer: a call is repeated until it works, cannot work, or does not matter any more.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::context::{CALL_DEADLINE, Context};
+use crate::env::{Phase, Random, Stop};
+use crate::health::Dependency;
+use crate::lease::{Lease, LeaseEnd};
+use crate::ports::{ErrorClass, PortError};
+
+/// The longest pause between two attempts, so that work resumes within a minute of a recovery.
+const LONGEST: Duration = Duration::from_secs(30);
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// While a call keeps failing, the log says so this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Doubling pauses with jitter.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(SHORTEST, LONGEST)
+    }
+}
+
+impl Backoff {
+    #[must_use]
+    pub fn new(shortest: Duration, longest: Duration) -> Self {
+        Self { next: shortest, longest }
+    }
+
+    /// The next pause: between half and all of a doubling time.
+    pub fn pause(&mut self, random: &Random) -> Duration {
+        let pause = random.jitter(self.next);
+        self.next = self.next.saturating_mul(2).min(self.longest);
+        pause
+    }
+}
+
+/// Why work on a message ends before it is done, without a fault of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// The process is stopping and its time is up.
+    Stopping,
+    /// The message is no longer ours.
+    LeaseLost,
+    /// SQS holds a message for twelve hours at most.
+    LeaseExpired,
+}
+
+/// Why a call was given up.
+#[derive(Debug)]
+pub enum GaveUp {
+    Interrupted(Interruption),
+    /// [`ErrorClass::Permanent`].
+    Refused(PortError),
+}
+
+/// What ends the repetition of a call.
+#[derive(Clone, Copy)]
+pub enum Until<'a> {
+    /// The message is lost, or the process gives back what it holds.
+    Held(&'a Lease),
+    /// Only that the process gives back what it holds: for what must be finished once it is begun.
+    Stopping(&'a Stop),
+}
+
+impl Until<'_> {
+    /// Waits until there is a reason to give up.
+    pub async fn interrupted(self) -> Interruption {
+        match self {
+            Self::Held(lease) => lease.interrupted().await,
+            Self::Stopping(stop) => {
+                stop.reached(Phase::GivingBack).await;
+                Interruption::Stopping
+            }
+        }
+    }
+
+    /// The reason to give up, if there is one by now.
+    #[must_use]
+    pub fn now(self) -> Option<Interruption> {
+        match self {
+            Self::Held(lease) => lease.interruption(),
+            Self::Stopping(stop) => (stop.phase() >= Phase::GivingBack).then_some(Interruption::Stopping),
+        }
+    }
+}
+
+impl From<LeaseEnd> for Interruption {
+    fn from(end: LeaseEnd) -> Self {
+        match end {
+            LeaseEnd::Lost => Self::LeaseLost,
+            LeaseEnd::Expired => Self::LeaseExpired,
+        }
+    }
+}
+
+/// One call under the core's deadline.
+pub async fn call<T>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
+    timeout(CALL_DEADLINE, call).await.unwrap_or_else(|_| Err(PortError::timed_out(operation, CALL_DEADLINE)))
+}
+
+/// Sleeps, unless there is a reason to give up.
+pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption> {
+    tokio::select! {
+        biased;
+        why = until.interrupted() => Err(why),
+        () = tokio::time::sleep(pause) => Ok(()),
+    }
+}
+
+/// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
+/// runs to its end or its deadline: nothing is cut off in the middle. Gives also when the last attempt began.
+pub async fn persist<T, F>(
+    context: &Context,
+    dependency: Dependency,
+    operation: &'static str,
+    until: Until<'_>,
+    mut attempt: impl FnMut() -> F,
+) -> Result<(T, Instant), GaveUp>
+where
+    F: Future<Output = Result<T, PortError>>,
+{
+    let mut backoff = Backoff::default();
+    let mut retrying = None;
+    let mut logged: Option<Instant> = None;
+    loop {
+        let began = Instant::now();
+        let error = match call(operation, attempt()).await {
+            Ok(value) => {
+                if context.health.succeeded(dependency) {
+                    tracing::info!(dependency = dependency.name(), operation, "works again");
+                }
+                return Ok((value, began));
+            }
+            Err(error) if error.class == ErrorClass::Permanent => {
+                // An answer, though not the one wanted: the service works.
+                context.health.succeeded(dependency);
+                return Err(GaveUp::Refused(error));
+            }
+            Err(error) => error,
+        };
+        let first = context.health.failed(dependency, &error);
+        if first || logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
+            tracing::warn!(
+                dependency = dependency.name(),
+                class = ?error.class,
+                error = %error,
+                "a call fails; held messages wait and nothing more is received until it works"
+            );
+            logged = Some(Instant::now());
+        } else {
+            logged.get_or_insert_with(Instant::now);
+            tracing::debug!(dependency = dependency.name(), error = %error, "a call fails, will be repeated");
+        }
+        retrying.get_or_insert_with(|| context.health.retrying(dependency));
+        sleep(backoff.pause(&context.env.random), until).await.map_err(GaveUp::Interrupted)?;
+    }
+}

@@ -1,0 +1,402 @@
+//! One suite for each port, run on every fake and on every real adapter.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::macros::datetime;
+use trailhound::alert::{
+    AttributeValue, EventKey, Facts, Outbound, Outcome, Source, SourceObject, StoredEvent, StoredItem,
+};
+use trailhound::claim::{Claim, ClaimToken, Mark, Recorded};
+use trailhound::deliver::{Delivered, Delivery};
+use trailhound::ports::{
+    AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectRequest, ObjectStore, Receipt, ReceivedMessage,
+};
+use trailhound::rules::Severity;
+
+const LENGTH: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The proof for a message that names nothing: made by the delivery step, like every other.
+fn nothing_to_deliver(message: &ReceivedMessage) -> Delivered {
+    Delivery::begin(message, 0).finish().unwrap()
+}
+
+async fn receive_one(queue: &dyn MessageQueue, visibility: Duration) -> ReceivedMessage {
+    for _ in 0..30 {
+        if let Some(message) = queue.receive(10, SHORT, visibility).await.unwrap().pop() {
+            return message;
+        }
+    }
+    panic!("no message arrives");
+}
+
+/// The queue must be empty, with a redrive policy of `max_receive_count`, at least 2.
+async fn queue_contract(queue: &dyn MessageQueue, max_receive_count: u32, send: impl AsyncFn(&'static str)) {
+    let attributes = queue.attributes().await.unwrap();
+    assert_eq!(attributes.max_receive_count, Some(max_receive_count));
+    assert!(queue.receive(10, SHORT, LENGTH).await.unwrap().is_empty(), "an empty queue gives nothing");
+
+    // A message is given once, and is invisible while its visibility lasts.
+    send("first").await;
+    let message = receive_one(queue, SHORT).await;
+    assert_eq!((message.body.as_str(), message.receive_count), ("first", 1));
+    queue.change_visibility(&message.receipt, LENGTH).await.unwrap();
+    assert!(queue.receive(10, 2 * SHORT, LENGTH).await.unwrap().is_empty(), "an extended message stays invisible");
+
+    // Zero gives it back at once, and the next receive counts.
+    queue.change_visibility(&message.receipt, Duration::ZERO).await.unwrap();
+    let again = receive_one(queue, LENGTH).await;
+    assert_eq!((again.message_id.as_str(), again.receive_count), (message.message_id.as_str(), 2));
+
+    // Deleting is final, and repeating it is no error.
+    let proofs = [nothing_to_deliver(&again)];
+    for _ in 0..2 {
+        let results = queue.delete(&proofs).await.unwrap();
+        assert_eq!(results.len(), 1);
+        assert!(results[0].is_ok(), "{results:?}");
+    }
+    assert!(queue.receive(10, SHORT, LENGTH).await.unwrap().is_empty());
+
+    // A receipt that is no longer good is a lost lease, not a failure of the queue.
+    let lost = queue.change_visibility(&Receipt("AQEB-never-was-one".to_owned()), LENGTH).await.unwrap_err();
+    assert_eq!((lost.class, lost.fault), (ErrorClass::Permanent, Fault::LeaseLost));
+
+    // A message that nobody deletes leaves for the dead-letter queue after its receives are used up.
+    send("poison").await;
+    for count in 1..=max_receive_count {
+        let message = receive_one(queue, LENGTH).await;
+        assert_eq!(message.receive_count, count);
+        queue.change_visibility(&message.receipt, Duration::ZERO).await.unwrap();
+    }
+    assert!(queue.receive(10, SHORT, LENGTH).await.unwrap().is_empty(), "it is in the dead-letter queue");
+
+    // Never more than was asked for.
+    for body in ["a", "b", "c", "d"] {
+        send(body).await;
+    }
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 4 {
+        let messages = queue.receive(3, SHORT, LENGTH).await.unwrap();
+        assert!(messages.len() <= 3);
+        let proofs: Vec<_> = messages.iter().map(nothing_to_deliver).collect();
+        bodies.extend(messages.into_iter().map(|it| it.body));
+        if !proofs.is_empty() {
+            assert!(queue.delete(&proofs).await.unwrap().iter().all(Result::is_ok));
+        }
+    }
+}
+
+/// `bucket` must hold `key` with the bytes 0, 1, ... 255, repeated to `length`.
+async fn object_contract(objects: &dyn ObjectStore, bucket: &str, key: &str, length: usize, replace: impl AsyncFn()) {
+    let expected: Vec<u8> = (0..length).map(|at| u8::try_from(at % 256).unwrap()).collect();
+    let request = |start: usize, if_match: Option<String>| ObjectRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        version_id: None,
+        region: None,
+        start: start as u64,
+        if_match,
+    };
+    objects.check().await.unwrap();
+    let mut whole = objects.open(&request(0, None)).await.unwrap();
+    assert_eq!(whole.length, Some(length as u64));
+    let etag = whole.etag.clone();
+    assert!(etag.is_some());
+    assert_eq!(read(&mut whole).await, expected);
+
+    let mut rest = objects.open(&request(1000, etag.clone())).await.unwrap();
+    assert_eq!(rest.length, Some(length as u64 - 1000));
+    assert_eq!(read(&mut rest).await, &expected[1000..]);
+
+    // Resuming where the object ends gives an empty rest; a store that does not say how long the object is may have it
+    // read again instead.
+    match objects.open(&request(length, etag.clone())).await {
+        Ok(mut nothing) => assert_eq!(read(&mut nothing).await, b""),
+        Err(error) => assert_eq!(error.fault, Fault::Changed),
+    }
+
+    replace().await;
+    let changed = objects.open(&request(1000, etag)).await.err().unwrap();
+    assert_eq!((changed.class, changed.fault), (ErrorClass::Transient, Fault::Changed));
+
+    let missing = ObjectRequest { key: "not/there".to_owned(), ..request(0, None) };
+    let missing = objects.open(&missing).await.err().unwrap();
+    assert_eq!((missing.class, missing.fault), (ErrorClass::Permanent, Fault::Missing));
+}
+
+async fn read(body: &mut trailhound::ports::ObjectBody) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunks.next().await.unwrap() {
+        assert!(!chunk.is_empty());
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes
+}
+
+fn alert(number: u32) -> Outbound {
+    Outbound {
+        alert_id: format!("{number:032x}"),
+        subject: "[HIGH] StopLogging by alice in 111122223333 us-east-1".to_owned(),
+        message: serde_json::json!({
+            "default": format!("{{\"schema\":\"trailhound.alert/1\",\"alert_id\":\"{number:032x}\"}}"),
+            "email": "StopLogging\nby alice", "sms": "StopLogging",
+        })
+        .to_string(),
+        attributes: vec![
+            ("severity", AttributeValue::String("HIGH".to_owned())),
+            ("rule_ids", AttributeValue::StringArray(vec!["trail-stopped".to_owned(), "any".to_owned()])),
+        ],
+        group_id: "111122223333".to_owned(),
+    }
+}
+
+/// `arrived` gives the `default` texts that subscribers got.
+async fn publisher_contract(publisher: &dyn AlertPublisher, arrived: impl AsyncFn() -> Vec<String>) {
+    publisher.check().await.unwrap();
+    let alerts: Vec<_> = (0..10).map(alert).collect();
+    let results = publisher.publish(&alerts).await.unwrap();
+    assert_eq!(results.len(), 10);
+    let ids: BTreeSet<_> = results.into_iter().map(Result::unwrap).collect();
+    assert_eq!(ids.len(), 10, "each has an id of its own");
+    let texts = arrived().await;
+    for number in 0..10 {
+        assert!(texts.iter().any(|it| it.contains(&format!("{number:032x}"))), "{number} is missing from {texts:?}");
+    }
+}
+
+fn item(event_id: &str, rules: &[&str]) -> StoredItem {
+    StoredItem {
+        key: EventKey { event_id: event_id.to_owned(), timestamp: "2026-05-01T12:00:00Z".to_owned() },
+        facts: Facts {
+            event_name: Some("StopLogging".to_owned()),
+            event_source: Some("cloudtrail.amazonaws.com".to_owned()),
+            region: Some("us-east-1".to_owned()),
+            account_id: Some("111122223333".to_owned()),
+            actor: Some("alice".to_owned()),
+            user_identity_type: Some("IAMUser".to_owned()),
+            source_ip: Some("203.0.113.7".to_owned()),
+            user_agent: Some("aws-cli/2.17.9".to_owned()),
+            error_code: None,
+            error_message: None,
+            event_time: Some(datetime!(2026-05-01 12:00:00 UTC)),
+            outcome: Outcome::Success,
+        },
+        rules: set(rules),
+        severity: Severity::High,
+        event: StoredEvent::Json("{\"eventName\":\"StopLogging\"}".to_owned()),
+        source: Source {
+            object: Some(SourceObject {
+                bucket: "trail-logs".to_owned(),
+                key: "AWSLogs/111122223333/CloudTrail/us-east-1/2026/05/01/x.json.gz".to_owned(),
+                version_id: None,
+            }),
+            index: 3,
+        },
+        rule_set_hash: "0123456789abcdef".to_owned(),
+        detected_at: datetime!(2026-05-01 12:05:00 UTC),
+        expires_at: datetime!(2026-07-30 12:05:00 UTC),
+    }
+}
+
+fn set(rules: &[&str]) -> BTreeSet<String> {
+    rules.iter().map(|it| (*it).to_owned()).collect()
+}
+
+fn token(name: &str) -> ClaimToken {
+    ClaimToken(name.to_owned())
+}
+
+fn claimed(recorded: Recorded) -> Claim {
+    match recorded {
+        Recorded::Claimed(claim) => claim,
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+fn mark_of(claim: &Claim) -> Mark {
+    Mark {
+        alert: claim.alert.clone(),
+        alerted_at: datetime!(2026-05-01 12:05:01 UTC),
+        sns_message_id: "0a1b2c3d-0000-4000-8000-000000000001".to_owned(),
+    }
+}
+
+async fn store_contract(store: &Arc<dyn AlertStore>) {
+    store.check().await.unwrap();
+    let first = item("e0000000-0000-4000-8000-000000000001", &["r1", "r2"]);
+
+    // The first to record an event holds the claim on all of its rules, however often it asks.
+    let ours = claimed(store.record(&first, &token("a"), LENGTH, None).await.unwrap());
+    assert_eq!((ours.alert.rules.clone(), ours.length), (set(&["r1", "r2"]), LENGTH));
+    assert_eq!(claimed(store.record(&first, &token("a"), LENGTH, None).await.unwrap()), ours, "a lost answer");
+    assert_eq!(store.record(&first, &token("b"), LENGTH, None).await.unwrap(), Recorded::Held(ours.clone()));
+
+    // Renewing replaces the token; the old one is nobody's any more.
+    assert!(store.renew(&first.key, &ours, &token("a2")).await.unwrap());
+    assert!(store.renew(&first.key, &ours, &token("a2")).await.unwrap(), "a lost answer");
+    let renewed = Claim { token: token("a2"), ..ours.clone() };
+    assert_eq!(
+        store.record(&first, &token("b"), LENGTH, Some(&token("a"))).await.unwrap(),
+        Recorded::Held(renewed.clone()),
+        "the token that stood still is not this one"
+    );
+
+    // Taken over: exactly the same alert, and the one before has lost it.
+    let taken = claimed(store.record(&first, &token("b"), LENGTH, Some(&token("a2"))).await.unwrap());
+    assert_eq!((&taken.alert, &taken.token), (&ours.alert, &token("b")));
+    assert_eq!(claimed(store.record(&first, &token("b"), LENGTH, Some(&token("a2"))).await.unwrap()), taken);
+    assert!(!store.renew(&first.key, &renewed, &token("a3")).await.unwrap());
+
+    // Marked: settled for everybody; marking again changes nothing.
+    for _ in 0..2 {
+        store.mark(&first.key, &mark_of(&taken)).await.unwrap();
+    }
+    assert_eq!(store.record(&first, &token("c"), LENGTH, None).await.unwrap(), Recorded::Settled);
+    assert_eq!(
+        store.record(&first, &token("c"), LENGTH, Some(&token("b"))).await.unwrap(),
+        Recorded::Settled,
+        "a spent claim cannot be taken over"
+    );
+
+    // A rule that was added later is alerted by itself.
+    let more = item("e0000000-0000-4000-8000-000000000001", &["r1", "r3"]);
+    let added = claimed(store.record(&more, &token("d"), LENGTH, None).await.unwrap());
+    assert_eq!(added.alert.rules, set(&["r3"]));
+    assert_ne!(added.alert.alert_id, ours.alert.alert_id);
+    store.mark(&more.key, &mark_of(&added)).await.unwrap();
+    assert_eq!(store.record(&more, &token("e"), LENGTH, None).await.unwrap(), Recorded::Settled);
+
+    // A late mark of the holder before does no harm.
+    store.mark(&first.key, &mark_of(&ours)).await.unwrap();
+    assert_eq!(store.record(&more, &token("f"), LENGTH, None).await.unwrap(), Recorded::Settled);
+
+    race(store, "e0000000-0000-4000-8000-000000000002", None).await;
+    // Many see the same claim stand still: one of them takes it over.
+    let held = item("e0000000-0000-4000-8000-000000000003", &["r1"]);
+    claimed(store.record(&held, &token("dead"), LENGTH, None).await.unwrap());
+    race(store, "e0000000-0000-4000-8000-000000000003", Some(token("dead"))).await;
+}
+
+async fn race(store: &Arc<dyn AlertStore>, event_id: &str, expired: Option<ClaimToken>) {
+    let mut racing = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let (store, item, expired) = (Arc::clone(store), item(event_id, &["r1"]), expired.clone());
+        racing.spawn(async move {
+            store.record(&item, &token(&format!("racer-{number}")), LENGTH, expired.as_ref()).await.unwrap()
+        });
+    }
+    let outcomes = racing.join_all().await;
+    let winners = outcomes.iter().filter(|it| matches!(it, Recorded::Claimed(_))).count();
+    assert_eq!(winners, 1, "{outcomes:?}");
+}
+
+mod fakes {
+    use super::*;
+    use crate::fakes::{World, lock};
+
+    #[tokio::test(start_paused = true)]
+    async fn queue() {
+        let world = World::new(1, LENGTH, 3);
+        let ports = world.ports();
+        queue_contract(&*ports.queue, 3, async |body| {
+            world.send(body);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn objects() {
+        let world = World::new(1, LENGTH, 3);
+        let bytes: Vec<u8> = (0..5000).map(|at| u8::try_from(at % 256).unwrap()).collect();
+        world.put_object("logs", "a/key", bytes);
+        let ports = world.ports();
+        object_contract(&*ports.objects, "logs", "a/key", 5000, async || {
+            world.put_object("logs", "a/key", vec![1; 6000]);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn publisher() {
+        let world = World::new(1, LENGTH, 3);
+        let ports = world.ports();
+        publisher_contract(&*ports.publisher, async || {
+            lock(&world.topic).iter().map(|it| it.document.to_string()).collect()
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store() {
+        let world = World::new(1, LENGTH, 3);
+        store_contract(&world.ports().store).await;
+    }
+}
+
+#[cfg(feature = "emulator")]
+mod adapters {
+    use trailhound::aws::{Settings, connect_to};
+    use trailhound::emulator::{Emulator, Names, Options, Resources};
+    use trailhound::metrics::Metrics;
+    use trailhound::ports::Ports;
+
+    use super::*;
+
+    async fn account(names: Names) -> (Emulator, Resources, Ports) {
+        let emulator = Emulator::start(Options::default()).unwrap();
+        let made = emulator.set_up(&names).await.unwrap();
+        // The test event of the bucket's notification.
+        emulator.receive_all(&made.queue_url).unwrap();
+        let settings = Settings {
+            queue_url: made.queue_url.clone(),
+            topic_arn: made.topic_arn.clone(),
+            table: made.table.clone(),
+            allowed_buckets: vec![made.bucket.clone()],
+        };
+        let ports = connect_to(&emulator.endpoint(), emulator.region(), &settings, Arc::new(Metrics::new().unwrap()));
+        (emulator, made, ports)
+    }
+
+    #[tokio::test]
+    async fn queue() {
+        let (emulator, made, ports) = account(Names { max_receive_count: 3, ..Names::default() }).await;
+        queue_contract(&*ports.queue, 3, async |body| emulator.send_message(&made.queue_url, body).await.unwrap())
+            .await;
+        assert_eq!(emulator.receive_all(&made.dlq_url).unwrap(), ["poison"]);
+    }
+
+    #[tokio::test]
+    async fn objects() {
+        let (emulator, made, ports) = account(Names::default()).await;
+        let bytes: Vec<u8> = (0..50_000).map(|at| u8::try_from(at % 256).unwrap()).collect();
+        emulator.put_object(&made.bucket, "a/key with space+plus", bytes).await.unwrap();
+        object_contract(&*ports.objects, &made.bucket, "a/key with space+plus", 50_000, async || {
+            emulator.put_object(&made.bucket, "a/key with space+plus", vec![1; 60_000]).await.unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn publisher() {
+        let (emulator, made, ports) = account(Names::default()).await;
+        publisher_contract(&*ports.publisher, async || emulator.receive_all(&made.inbox_url).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn fifo_publisher() {
+        let names = Names { topic: "alerts.fifo".to_owned(), inbox: "inbox.fifo".to_owned(), ..Names::default() };
+        let (emulator, made, ports) = account(names).await;
+        publisher_contract(&*ports.publisher, async || emulator.receive_all(&made.inbox_url).unwrap()).await;
+        let sent = emulator.published();
+        assert!(sent.iter().all(|it| it.group_id.as_deref() == Some("111122223333")));
+        assert!(sent.iter().all(|it| it.deduplication_id.as_ref().is_some_and(|id| it.message.contains(id.as_str()))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn store() {
+        let (_emulator, _made, ports) = account(Names::default()).await;
+        store_contract(&ports.store).await;
+    }
+}

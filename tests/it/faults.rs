@@ -1,0 +1,371 @@
+//! Scenarios of the daemon under faults, over the fakes on a paused clock.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use trailhound::config::Config;
+use trailhound::ports::{ErrorClass, Fault};
+
+use crate::fakes::{Trouble, World, lock};
+use crate::sim::process::{CONCURRENCY, Process, config};
+use crate::sim::{BUCKET, event_id, log_key, log_object, notification, rule_file, through_eventbridge};
+
+const HOUR: u64 = 3600;
+
+struct Scene {
+    world: Arc<World>,
+    process: Process,
+    _rules: tempfile::NamedTempFile,
+}
+
+impl Scene {
+    fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config();
+        change(&mut config);
+        let world = World::new(5, Duration::from_secs(30), 10);
+        let mut rules = tempfile::NamedTempFile::new().unwrap();
+        rules.write_all(rule_file(false).as_bytes()).unwrap();
+        let process = Process::start_with(&world, rules.path(), 5, config);
+        Self { world, process, _rules: rules }
+    }
+
+    /// Polls every second of simulated time.
+    async fn until(&self, what: &str, limit: u64, condition: impl Fn(&World) -> bool) -> u64 {
+        for second in 0..limit {
+            if condition(&self.world) {
+                return second;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        panic!("not within {limit} s: {what}\n{}", lock(&self.world.trace).join("\n"));
+    }
+
+    fn fails(&self, operations: &'static [&'static str], class: ErrorClass, fault: Fault) {
+        self.world
+            .trouble(move |operation| operations.contains(&operation).then(|| Trouble::Fail(class, fault.clone())));
+    }
+
+    fn heals(&self) {
+        self.world.trouble(|_| None);
+    }
+
+    fn deliver(&self, number: u32, events: &[u32]) {
+        let key = log_key("trail-a", number);
+        self.world.put_object(BUCKET, &key, log_object(events));
+        self.world.send(notification(&key));
+    }
+
+    fn receive_counts(&self) -> Vec<u32> {
+        lock(&self.world.queue).messages.iter().map(|it| it.receive_count).collect()
+    }
+
+    fn not_ready(&self, check: &str) -> bool {
+        self.process.health.ready().checks.iter().any(|it| it.name == check && !it.ok)
+    }
+}
+
+fn drained(world: &World) -> bool {
+    lock(&world.queue).messages.is_empty()
+}
+
+fn alerts(world: &World) -> usize {
+    lock(&world.topic).len()
+}
+
+/// Everything of one service fails for an hour: held messages stay held, no more are received, and work resumes
+/// within a minute.
+async fn an_hour_without(operations: &'static [&'static str], dependency: &str) {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(operations, ErrorClass::Transient, Fault::Unavailable);
+    for number in 0..20 {
+        scene.deliver(number, &[number * 3 + 1]);
+    }
+    sleep(Duration::from_secs(HOUR)).await;
+    assert!(scene.not_ready(dependency), "the probe says what is wrong");
+    assert!(scene.process.health.live().ok, "a pause on purpose is no reason to be killed");
+    let counts = scene.receive_counts();
+    assert_eq!(counts.len(), 20, "nothing is deleted and nothing is dead");
+    assert!(counts.iter().all(|it| *it <= 1), "waiting costs no receive: {counts:?}");
+    assert!(counts.iter().filter(|it| **it == 1).count() <= CONCURRENCY, "intake pauses: {counts:?}");
+    scene.heals();
+    scene.until("all alerts", 60, |world| alerts(world) == 20).await;
+    scene.until("an empty queue", 60, drained).await;
+    assert!(lock(&scene.world.queue).dead.is_empty());
+    assert_eq!(lock(&scene.world.table).len(), 20);
+    assert!(scene.process.health.ready().ok);
+    assert!(scene.process.stop().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_sns() {
+    an_hour_without(&["sns:PublishBatch", "sns:GetTopicAttributes"], "publisher").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_sns_although_its_check_works() {
+    an_hour_without(&["sns:PublishBatch"], "publisher").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_dynamodb() {
+    an_hour_without(
+        &["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:UpdateItem#mark", "dynamodb:DescribeTable"],
+        "store",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_s3() {
+    an_hour_without(&["s3:GetObject", "s3:HeadBucket"], "objects").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_s3_although_its_check_works() {
+    an_hour_without(&["s3:GetObject"], "objects").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_sqs_loses_nothing() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(
+        &["sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessageBatch", "sqs:GetQueueAttributes"],
+        ErrorClass::Transient,
+        Fault::Unavailable,
+    );
+    for number in 0..5 {
+        scene.deliver(number, &[number * 3 + 1]);
+    }
+    sleep(Duration::from_secs(HOUR)).await;
+    assert!(scene.not_ready("queue"));
+    scene.heals();
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(alerts(&scene.world), 5);
+    assert!(lock(&scene.world.queue).dead.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_publish_turns_readiness_red_and_keeps_messages_off_the_dead_letter_queue() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sns:PublishBatch"], ErrorClass::Config, Fault::Denied { action: "sns:Publish" });
+    scene.world.send(through_eventbridge(1));
+    scene.until("red", 30, |_| scene.not_ready("publisher")).await;
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1]);
+    scene.heals();
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(alerts(&scene.world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_received_before_everything_was_reachable_once() {
+    let scene = Scene::start();
+    scene.fails(&["dynamodb:DescribeTable"], ErrorClass::Config, Fault::Missing);
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(scene.receive_counts(), [0]);
+    assert!(!scene.process.health.was_ready());
+    assert!(scene.process.health.live().ok);
+    scene.heals();
+    scene.until("an empty queue", 60, drained).await;
+    assert!(scene.process.health.was_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_object_costs_only_its_own_message() {
+    let scene = Scene::start();
+    scene.world.send(notification(&log_key("trail-a", 404)));
+    for number in 0..12 {
+        scene.deliver(number, &[number * 3 + 1]);
+    }
+    scene.until("an empty queue", 1200, drained).await;
+    assert_eq!(alerts(&scene.world), 12);
+    let queue = lock(&scene.world.queue);
+    assert_eq!(queue.dead.len(), 1);
+    assert_eq!(scene.process.metrics.messages_left.with_label_values(&["missing"]).get(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_denied_objects_are_the_processes_own_fault_and_wait() {
+    let scene = Scene::start();
+    scene.fails(&["s3:GetObject"], ErrorClass::Permanent, Fault::Denied { action: "s3:GetObject" });
+    for number in 0..20 {
+        scene.deliver(number, &[number * 3 + 1]);
+    }
+    scene.until("red", 600, |_| scene.not_ready("object_access")).await;
+    sleep(Duration::from_secs(6 * HOUR)).await;
+    assert!(lock(&scene.world.queue).dead.is_empty(), "nothing goes to the dead-letter queue for it");
+    scene.heals();
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(alerts(&scene.world), 20);
+    assert!(lock(&scene.world.queue).dead.is_empty());
+    assert!(scene.process.health.ready().ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn twelve_hours_cost_one_receive() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sns:PublishBatch"], ErrorClass::Transient, Fault::Unavailable);
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(13 * HOUR)).await;
+    assert!(scene.receive_counts() == [1] || scene.receive_counts() == [2], "{:?}", scene.receive_counts());
+    scene.heals();
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(alerts(&scene.world), 1);
+    assert_eq!(scene.process.metrics.messages_released.with_label_values(&["expired"]).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_an_outage_gives_everything_back_at_once() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sns:PublishBatch"], ErrorClass::Transient, Fault::Unavailable);
+    scene.world.send(through_eventbridge(1));
+    scene.world.send(through_eventbridge(2));
+    scene.until("both received", 60, |_| scene.receive_counts() == [1, 1]).await;
+    let Scene { world, process, .. } = scene;
+    assert!(process.stop().await, "it ends within its deadline");
+    let queue = lock(&world.queue);
+    let now = tokio::time::Instant::now();
+    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 2, "visible at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_is_resumed_where_it_stopped() {
+    let scene = Scene::start();
+    let mut breaks = [1_u64, 700, 701, 0, 0, 64].into_iter();
+    scene.world.trouble(
+        move |operation| {
+            if operation == "s3:GetObject" { breaks.next().map(Trouble::Break) } else { None }
+        },
+    );
+    scene.deliver(1, &(0..60).collect::<Vec<_>>());
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(alerts(&scene.world), 40);
+    assert_eq!(scene.process.metrics.object_resumes.get(), 6);
+    assert_eq!(scene.process.metrics.duplicates_suppressed.get(), 0, "no record was read twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_never_comes_whole_costs_only_its_own_message() {
+    let scene = Scene::start();
+    scene.deliver(666, &[1]);
+    for object in lock(&scene.world.objects).values_mut() {
+        object.breaks = Some(100);
+    }
+    sleep(Duration::from_secs(2 * HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1], "alone, it may as well be S3's fault: it waits");
+    for hour in 0..24 {
+        scene.deliver(hour, &[4]);
+        sleep(Duration::from_secs(HOUR)).await;
+    }
+    let queue = lock(&scene.world.queue);
+    assert_eq!((queue.messages.len(), queue.dead.len()), (0, 1), "others come whole, so it is its own fault");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_ends_the_work_without_an_error_flood() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.world.trouble(|operation| match operation {
+        "sns:PublishBatch" => Some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable)),
+        "sqs:ChangeMessageVisibility" => Some(Trouble::Fail(ErrorClass::Permanent, Fault::LeaseLost)),
+        _ => None,
+    });
+    scene.world.send(through_eventbridge(1));
+    scene.until("the lease is lost", 60, |_| scene.process.metrics.leases_lost.get() > 0).await;
+    scene.heals();
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(alerts(&scene.world), 1);
+    let table = lock(&scene.world.table);
+    assert_eq!(table.values().next().unwrap().item.key.event_id, event_id(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_never_ends_is_given_up_and_repeated() {
+    let scene = Scene::start();
+    let mut hangs = 0;
+    scene.world.trouble(move |operation| {
+        let publish = operation == "sns:PublishBatch";
+        hangs += usize::from(publish);
+        (publish && hangs <= 2).then_some(Trouble::Hang)
+    });
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(alerts(&scene.world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_share_their_calls() {
+    let scene = Scene::start_with(|config| config.pipeline.concurrency = 40);
+    let (receives, deletes) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (receiving, deleting) = (Arc::clone(&receives), Arc::clone(&deletes));
+    for event in 0..40 {
+        scene.world.send(through_eventbridge(event * 3));
+    }
+    scene.world.trouble(move |operation| {
+        receiving.fetch_add(u32::from(operation == "sqs:ReceiveMessage"), Ordering::Relaxed);
+        deleting.fetch_add(u32::from(operation == "sqs:DeleteMessageBatch"), Ordering::Relaxed);
+        None
+    });
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(deletes.load(Ordering::Relaxed), 4, "forty messages without a match, ten in a call");
+    assert!(receives.load(Ordering::Relaxed) <= 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_keeps_failing_is_counted_and_its_redelivery_is_harmless() {
+    let scene = Scene::start();
+    let mut failures = 0;
+    scene.world.trouble(move |operation| {
+        failures += usize::from(operation == "sqs:DeleteMessageBatch");
+        (operation == "sqs:DeleteMessageBatch" && failures <= 8)
+            .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+    });
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    let metrics = &scene.process.metrics;
+    assert_eq!((metrics.message_delete_failures.get(), metrics.messages_deleted.get()), (1, 1));
+    assert_eq!((alerts(&scene.world), metrics.duplicates_suppressed.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_queue_is_told_once_a_minute() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let written = Arc::clone(&lines);
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&written))).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sqs:ReceiveMessage"], ErrorClass::Transient, Fault::Unavailable);
+    sleep(Duration::from_secs(HOUR)).await;
+    let text = String::from_utf8(lock(&lines).clone()).unwrap();
+    let told = text.lines().filter(|line| line.contains("cannot receive messages")).count();
+    assert!((30..=61).contains(&told), "{told} lines in an hour");
+    assert!(scene.process.metrics.poll_errors.get() > told as u64, "each failure is counted");
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! Scenarios of the real binary against the emulator: signals, reload, probes, kill -9.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use trailhound::emulator::{Fault, Names};
+
+use crate::daemon::{Account, Daemon, swap_link, until};
+use crate::sim::{event_id, log_key, rule_file, through_eventbridge};
+
+fn quick() -> Names {
+    Names { visibility: Duration::from_secs(2), max_receive_count: 3, ..Names::default() }
+}
+
+fn matching(events: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
+    events.into_iter().filter(|it| it % 3 != 0).map(event_id).collect()
+}
+
+async fn stored(account: &Account) -> BTreeSet<String> {
+    account.items().await.iter().map(|it| it["EventId"]["S"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Every event is stored once and settled, and was alerted; alerts that repeat bear the same id.
+async fn nothing_was_lost(account: &Account, expected: &BTreeSet<String>) {
+    assert_eq!(&stored(account).await, expected);
+    for item in account.items().await {
+        let sets = |name: &str| {
+            let mut values: Vec<_> =
+                item[name]["SS"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect();
+            values.sort();
+            values
+        };
+        assert_eq!(sets("Rules"), sets("SettledRules"), "{item}");
+    }
+    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for document in account.documents() {
+        let text = |name: &str| document[name].as_str().unwrap().to_owned();
+        ids.entry(text("event_id")).or_default().insert(text("alert_id"));
+    }
+    assert_eq!(&ids.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    assert!(ids.values().all(|it| it.len() == 1), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_trails_redelivery_and_eventbridge_end_in_one_item_and_one_alert() {
+    let account = Account::new(Names::default()).await;
+    let mut daemon = Daemon::ready(&account, &[]).await;
+    let events: Vec<u32> = (0..30).collect();
+    account.log("trail-a", 1, &events).await;
+    account.log("trail-b", 2, &events[..20]).await;
+    account.log("trail-b", 3, &events[20..]).await;
+    for event in &events {
+        account.emulator.send_message(&account.made.queue_url, &through_eventbridge(*event)).await.unwrap();
+    }
+    account.drained().await;
+    nothing_was_lost(&account, &matching(0..30)).await;
+    assert_eq!(account.documents().len(), 20, "one alert for each event");
+    assert_eq!(daemon.metric("trailhound_messages_ignored_total{reason=\"s3_test_event\"}"), Some(1.0));
+    assert_eq!(daemon.metric("trailhound_messages_received_total"), Some(34.0));
+    assert_eq!(daemon.metric("trailhound_duplicates_suppressed_total"), Some(40.0));
+    until("the deletes are counted", async || daemon.metric("trailhound_messages_deleted_total") == Some(34.0)).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_message_reaches_the_dead_letter_queue_and_what_could_be_read_is_delivered() {
+    let account = Account::new(quick()).await;
+    let daemon = Daemon::ready(&account, &[]).await;
+    let mut damaged = crate::sim::log_object(&(0..200).collect::<Vec<_>>());
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 8].fill(0xff);
+    let bucket = &account.made.bucket;
+    account.emulator.put_object(bucket, &log_key("trail-a", 1), damaged).await.unwrap();
+    account.emulator.send_message(&account.made.queue_url, "{\"what\":\"is this\"}").await.unwrap();
+    // One message that names an object that is there and one that is not.
+    let (there, missing) = (log_key("trail-a", 2), log_key("trail-a", 3));
+    let body = serde_json::json!({ "s3Bucket": bucket, "s3ObjectKey": [missing, there] }).to_string();
+    account.emulator.send_message(&account.made.queue_url, &body).await.unwrap();
+    account.log("trail-a", 2, &[1000, 1001]).await;
+    account.drained().await;
+    until("three messages are dead", async || account.dead() == 3).await;
+    let stored = stored(&account).await;
+    assert!(stored.contains(&event_id(1000)) && stored.contains(&event_id(1001)));
+    assert!(stored.contains(&event_id(1)), "what stood before the damage was delivered");
+    let left = |reason: &str| daemon.metric(&format!("trailhound_messages_left_total{{reason=\"{reason}\"}}"));
+    assert_eq!(left("unknown_shape"), Some(3.0));
+    assert_eq!(left("missing"), Some(3.0));
+    assert!(left("damaged").or(left("ends_early")) >= Some(3.0), "{}", daemon.log());
+    assert!(daemon.log().contains("message left for redrive"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_swaps_the_rules_whole_or_keeps_them() {
+    let account = Account::new(Names::default()).await;
+    // The file is a link that a deployment swaps.
+    let (first, second) = (account.folder.path().join("first.json"), account.folder.path().join("second.json"));
+    std::fs::write(&first, rule_file(false)).unwrap();
+    std::fs::write(&second, rule_file(true)).unwrap();
+    std::fs::remove_file(account.rules()).unwrap();
+    swap_link(&account.rules(), &first);
+    let mut daemon = Daemon::ready(&account, &[]).await;
+    let before = daemon.json("/rules");
+    assert_eq!(before["rules"].as_array().unwrap().len(), 2);
+
+    std::fs::write(&first, "{\"events\": [{\"id\": \"x\"}]}").unwrap();
+    daemon.signal("HUP");
+    until("the bad file is refused", async || {
+        daemon.metric("trailhound_rules_reloads_total{outcome=\"failed\"}") == Some(1.0)
+    })
+    .await;
+    assert_eq!(daemon.json("/rules")["hash"], before["hash"], "the rules in force stay");
+    assert_eq!(daemon.metric("trailhound_rules_last_reload_success"), Some(0.0));
+
+    swap_link(&account.rules(), &second);
+    daemon.signal("HUP");
+    until("the swapped link is followed", async || daemon.json("/rules")["rules"].as_array().unwrap().len() == 3).await;
+    assert_eq!(daemon.metric("trailhound_rules_last_reload_success"), Some(1.0));
+    assert_ne!(daemon.json("/rules")["hash"], before["hash"]);
+
+    account.log("trail-a", 1, &[2]).await;
+    account.drained().await;
+    let rules = account.documents()[0]["rules"].as_array().unwrap().len();
+    assert_eq!(rules, 2, "evaluated under the new rules");
+    daemon.signal("INT");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_under_load_loses_nothing_and_gives_back_the_rest() {
+    let account = Account::new(Names { visibility: Duration::from_secs(600), ..Names::default() }).await;
+    let mut daemon = Daemon::ready(&account, &[("TRAILHOUND_SHUTDOWN__DEADLINE", "5s")]).await;
+    for number in 0..60 {
+        account.log("trail-a", number, &[number * 3 + 1]).await;
+    }
+    until("some are done", async || account.documents().len() > 5).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+    let counts = account.emulator.queue_counts(&account.made.queue_url).unwrap();
+    assert_eq!(counts.in_flight, 0, "what is left is visible at once");
+    let _second = Daemon::ready(&account, &[]).await;
+    account.drained().await;
+    nothing_was_lost(&account, &matching((0..60).map(|it| it * 3 + 1))).await;
+    assert_eq!(account.documents().len(), 60);
+    assert_eq!(account.dead(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_in_an_outage_gives_back_within_the_deadline_and_a_second_one_ends_at_once() {
+    let account = Account::new(Names { visibility: Duration::from_secs(600), ..Names::default() }).await;
+    account.emulator.set_fault(Box::new(|call| {
+        (call.operation == "PublishBatch").then(|| Fault::before(503, "ServiceUnavailable"))
+    }));
+    let mut daemon = Daemon::ready(&account, &[("TRAILHOUND_SHUTDOWN__DEADLINE", "5s")]).await;
+    account.log("trail-a", 1, &[1]).await;
+    until("it is held", async || daemon.metric("trailhound_intake_paused") == Some(1.0)).await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+    let counts = account.emulator.queue_counts(&account.made.queue_url).unwrap();
+    assert_eq!((counts.visible, counts.in_flight), (1, 0), "visible at once, not in ten minutes");
+
+    let long = [("TRAILHOUND_SHUTDOWN__DEADLINE", "100s"), ("TRAILHOUND_SHUTDOWN__STOP_TIMEOUT", "120s")];
+    let mut daemon = Daemon::ready(&account, &long).await;
+    until("it is held again", async || daemon.metric("trailhound_intake_paused") == Some(1.0)).await;
+    daemon.signal("TERM");
+    until("it drains", async || daemon.status("/readyz") == Some(503)).await;
+    daemon.signal("TERM");
+    assert_ne!(daemon.ended().await.code(), Some(0), "not a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_in_the_middle_loses_nothing() {
+    let account = Account::new(Names { visibility: Duration::from_secs(2), ..Names::default() }).await;
+    let events: Vec<u32> = (0..120).collect();
+    for (number, chunk) in (0..).zip(events.chunks(6)) {
+        account.log("trail-a", number, chunk).await;
+    }
+    for deaths in 1..=3 {
+        let daemon = Daemon::ready(&account, &[]).await;
+        until("it works", async || account.documents().len() >= deaths * 12).await;
+        daemon.kill();
+    }
+    let daemon = Daemon::ready(&account, &[]).await;
+    account.drained().await;
+    nothing_was_lost(&account, &matching(0..120)).await;
+    assert_eq!(account.dead(), 0);
+    drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_share_a_queue() {
+    let account = Account::new(Names::default()).await;
+    let _first = Daemon::ready(&account, &[]).await;
+    let _second = Daemon::ready(&account, &[]).await;
+    let events: Vec<u32> = (0..60).collect();
+    let reversed: Vec<u32> = events.iter().rev().copied().collect();
+    for number in 0..6 {
+        account.log("trail-a", number, &events).await;
+        account.log("trail-b", 10 + number, &reversed).await;
+    }
+    account.drained().await;
+    nothing_was_lost(&account, &matching(0..60)).await;
+    assert_eq!(account.documents().len(), 40, "one alert for each event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_repeat_an_alert_at_most_under_its_own_id() {
+    let account = Account::new(Names::default()).await;
+    let calls = AtomicUsize::new(0);
+    account.emulator.set_fault(Box::new(move |call| {
+        let interesting =
+            ["PublishBatch", "PutItem", "UpdateItem", "DeleteMessageBatch"].contains(&call.operation.as_str());
+        let every_third = calls.fetch_add(usize::from(interesting), Ordering::Relaxed) % 3 == 0;
+        (interesting && every_third).then_some(Fault::LoseAnswer)
+    }));
+    let _daemon = Daemon::ready(&account, &[]).await;
+    let events: Vec<u32> = (0..30).collect();
+    for number in 0..3 {
+        account.log("trail-a", number, &events).await;
+    }
+    account.drained().await;
+    nothing_was_lost(&account, &matching(0..30)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_cut_off_is_resumed() {
+    let account = Account::new(Names::default()).await;
+    let cuts = AtomicUsize::new(0);
+    account.emulator.set_fault(Box::new(move |call| {
+        let get = call.operation == "GetObject";
+        (get && cuts.fetch_add(1, Ordering::Relaxed) < 4).then_some(Fault::CutBody { after: 20_000 })
+    }));
+    let daemon = Daemon::ready(&account, &[]).await;
+    let records: Vec<_> = (0..120).map(crate::sim::record).collect();
+    let plain = serde_json::json!({ "Records": records }).to_string();
+    account.emulator.put_object(&account.made.bucket, &log_key("trail-a", 1), plain).await.unwrap();
+    account.drained().await;
+    nothing_was_lost(&account, &matching(0..120)).await;
+    assert_eq!(daemon.metric("trailhound_object_resumes_total"), Some(4.0), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_tell_the_truth() {
+    let account = Account::new(Names::default()).await;
+    let missing = account.made.topic_arn.replace("security-alerts", "not-made-yet");
+    let daemon = Daemon::start(&account, &[("SNS_TOPIC_ARN", &missing)]);
+    until("alive", async || daemon.status("/livez") == Some(200)).await;
+    until("the topic is missed", async || {
+        daemon.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("not-made-yet"))
+    })
+    .await;
+    account.log("trail-a", 1, &[1]).await;
+    assert!(!healthcheck(&daemon), "never ready: a deployment that cannot work is rolled back");
+    assert_eq!(daemon.metric("trailhound_messages_received_total"), Some(0.0));
+    account.emulator.create_topic("not-made-yet").await.unwrap();
+    until("ready", async || daemon.status("/readyz") == Some(200)).await;
+    assert!(healthcheck(&daemon));
+    account.drained().await;
+    assert_eq!(account.documents().len(), 1);
+    assert_eq!(daemon.status("/version"), Some(200));
+    assert_eq!(daemon.status("/metrics"), Some(200));
+    assert_eq!(account.dead(), 0);
+}
+
+fn healthcheck(daemon: &Daemon) -> bool {
+    std::process::Command::new(env!("CARGO_BIN_EXE_trailhound"))
+        .arg("healthcheck")
+        .env_clear()
+        .env("TRAILHOUND_HTTP__LISTEN", format!("127.0.0.1:{}", daemon.port))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+}

@@ -1,0 +1,478 @@
+//! Simulation: lists of operations over the fakes on a paused clock, and the promises checked after each list.
+//!
+//! A world holds a queue, objects, a table and a topic; processes are started, crashed and stopped in it. Whatever
+//! happened, once the world is healthy again and the queue is drained, every matching event has exactly one item, each
+//! of its rules was alerted, no message was deleted before, and an alert repeats only where a process died or an
+//! answer was lost, and then with the same id. The same list and seed give the same trace.
+
+pub mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use tokio::time::sleep;
+use trailhound::ports::{ErrorClass, Fault};
+
+use self::process::{CONCURRENCY, Process};
+use crate::fakes::{Trouble, World, lock};
+
+pub const BUCKET: &str = "trail-logs";
+
+/// What happens to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A log object with these events (`first..first + count`) arrives, and its notification.
+    Deliver {
+        first: u32,
+        count: u32,
+    },
+    /// The notification of the object that was delivered last arrives once more.
+    Again,
+    /// The second trail delivers the same events in another object, in the opposite order.
+    SecondTrail {
+        first: u32,
+        count: u32,
+    },
+    /// One event arrives through EventBridge, in the message itself.
+    EventBridge {
+        event: u32,
+    },
+    /// A message that nobody can read.
+    Poison,
+    /// The process dies where it stands, and another is started.
+    Crash,
+    /// The process is told to stop, ends, and another is started.
+    Stop,
+    /// A second process joins.
+    Join,
+    /// The next `count` calls of an operation fail for a passing reason.
+    Fail {
+        operation: usize,
+        count: u32,
+    },
+    /// The next call of an operation does its work and its answer is lost.
+    LoseAnswer {
+        operation: usize,
+    },
+    /// The next body breaks off after so many bytes.
+    Break {
+        after: u64,
+    },
+    /// The rules are reloaded: with one rule more, or one less.
+    Reload {
+        more: bool,
+    },
+    Wait {
+        milliseconds: u64,
+    },
+}
+
+/// What one process may hold: its slots, and what waits for a batched delete; two processes may run at once.
+const IN_FLIGHT: usize = CONCURRENCY + 10;
+
+/// The operations that can fail or lose their answer.
+const OPERATIONS: [&str; 6] = [
+    "s3:GetObject",
+    "sns:PublishBatch",
+    "dynamodb:PutItem",
+    "dynamodb:UpdateItem#mark",
+    "sqs:DeleteMessageBatch",
+    "sqs:ChangeMessageVisibility",
+];
+
+#[test]
+fn ten_operations_keep_the_promises() {
+    let list = [
+        Op::Deliver { first: 0, count: 12 },
+        Op::Fail { operation: 1, count: 2 },
+        Op::SecondTrail { first: 0, count: 12 },
+        Op::Wait { milliseconds: 60 },
+        Op::Crash,
+        Op::EventBridge { event: 3 },
+        Op::LoseAnswer { operation: 1 },
+        Op::Again,
+        Op::Poison,
+        Op::Stop,
+    ];
+    check(1, &list);
+}
+
+#[test]
+fn random_lists_keep_the_promises() {
+    for seed in 0..150 {
+        check(seed, &random_list(seed));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [7, 21, 93] {
+        let list = random_list(seed);
+        assert_eq!(simulate(seed, &list).trace, simulate(seed, &list).trace, "seed {seed}: {list:?}");
+    }
+}
+
+fn random_list(seed: u64) -> Vec<Op> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut list = vec![Op::Deliver { first: 0, count: 1 + random.u32(..40) }];
+    for _ in 0..9 {
+        let first = random.u32(..20);
+        let count = 1 + random.u32(..40);
+        list.push(match random.u32(..14) {
+            0 | 1 => Op::Deliver { first, count },
+            2 => Op::Again,
+            3 | 4 => Op::SecondTrail { first, count },
+            5 => Op::EventBridge { event: first },
+            6 => Op::Poison,
+            7 => Op::Crash,
+            8 => Op::Stop,
+            9 => Op::Join,
+            10 => Op::Fail { operation: random.usize(..OPERATIONS.len()), count: 1 + random.u32(..6) },
+            11 => Op::LoseAnswer { operation: random.usize(..OPERATIONS.len()) },
+            12 => Op::Break { after: random.u64(..3000) },
+            _ if random.bool() => Op::Reload { more: random.bool() },
+            _ => Op::Wait { milliseconds: random.u64(..2000) },
+        });
+    }
+    list
+}
+
+fn check(seed: u64, list: &[Op]) {
+    let outcome = simulate(seed, list);
+    assert!(
+        outcome.broken.is_empty(),
+        "seed {seed} breaks promises:\n{}\noperations: {list:#?}\ntrace:\n{}",
+        outcome.broken.join("\n"),
+        outcome.trace.join("\n")
+    );
+}
+
+struct Outcome {
+    broken: Vec<String>,
+    trace: Vec<String>,
+}
+
+fn simulate(seed: u64, list: &[Op]) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(Simulation::new(seed).run(list))
+}
+
+/// The troubles to come, by operation.
+#[derive(Default)]
+struct Troubles {
+    to_come: BTreeMap<&'static str, Vec<Trouble>>,
+}
+
+struct Simulation {
+    world: Arc<World>,
+    processes: Vec<Process>,
+    rules: tempfile::NamedTempFile,
+    random: fastrand::Rng,
+    troubles: Arc<Mutex<Troubles>>,
+    violations: Arc<Mutex<Vec<String>>>,
+    /// Which events each message brings.
+    messages: Arc<Mutex<BTreeMap<String, Vec<u32>>>>,
+    last: Option<(String, Vec<u32>)>,
+    poison: usize,
+    objects: u32,
+    /// Deaths and lost answers: each may repeat alerts.
+    excuses: usize,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let world = World::new(seed, Duration::from_secs(30), 10);
+        let mut rules = tempfile::NamedTempFile::new().unwrap();
+        rules.write_all(rule_file(false).as_bytes()).unwrap();
+        let troubles = Arc::new(Mutex::new(Troubles::default()));
+        let coming = Arc::clone(&troubles);
+        world.trouble(move |operation| {
+            let mut troubles = lock(&coming);
+            let waiting = troubles.to_come.get_mut(operation)?;
+            if waiting.is_empty() { None } else { Some(waiting.remove(0)) }
+        });
+        let violations = Arc::new(Mutex::new(Vec::new()));
+        let messages: Arc<Mutex<BTreeMap<String, Vec<u32>>>> = Arc::default();
+        let (broken, known) = (Arc::clone(&violations), Arc::clone(&messages));
+        *lock(&world.on_delete) = Box::new(move |world, message| {
+            let Some(events) = lock(&known).get(message).cloned() else {
+                lock(&broken).push(format!("{message} was deleted although nobody can read it"));
+                return;
+            };
+            let table = lock(&world.table);
+            for event in events.into_iter().filter(|it| matches(*it)) {
+                // The rule that is always in force; one that a reload added may be unsettled, for another message.
+                let settled = table
+                    .iter()
+                    .any(|(key, row)| key.event_id == event_id(event) && row.state.settled.contains(rule_of(event)));
+                if !settled {
+                    lock(&broken).push(format!("{message} was deleted before {} was settled", event_id(event)));
+                }
+            }
+        });
+        Self {
+            world,
+            processes: Vec::new(),
+            rules,
+            random: fastrand::Rng::with_seed(seed),
+            troubles,
+            violations,
+            messages,
+            last: None,
+            poison: 0,
+            objects: 0,
+            excuses: 0,
+        }
+    }
+
+    async fn run(mut self, list: &[Op]) -> Outcome {
+        self.start();
+        for op in list {
+            self.world.note(format!("{op:?}"));
+            self.apply(*op).await;
+            sleep(Duration::from_millis(self.random.u64(..200))).await;
+        }
+        self.drain().await;
+        let mut broken = std::mem::take(&mut *lock(&self.violations));
+        self.check(&mut broken);
+        Outcome { broken, trace: lock(&self.world.trace).clone() }
+    }
+
+    fn start(&mut self) {
+        let seed = self.random.u64(..);
+        self.processes.push(Process::start(&self.world, self.rules.path(), seed));
+    }
+
+    async fn apply(&mut self, op: Op) {
+        match op {
+            Op::Deliver { first, count } => {
+                let events: Vec<u32> = (first..first + count).collect();
+                self.deliver("trail-a", events);
+            }
+            Op::SecondTrail { first, count } => {
+                let events: Vec<u32> = (first..first + count).rev().collect();
+                self.deliver("trail-b", events);
+            }
+            Op::Again => {
+                if let Some((body, events)) = self.last.clone() {
+                    self.send(body, events);
+                }
+            }
+            Op::EventBridge { event } => self.send(through_eventbridge(event), vec![event]),
+            Op::Poison => {
+                self.world.send("{\"neither\": \"fish nor fowl\"}");
+                self.poison += 1;
+            }
+            Op::Crash => {
+                self.excuses += 1;
+                self.processes.remove(0);
+                if self.processes.is_empty() {
+                    self.start();
+                }
+            }
+            Op::Stop => {
+                let stopping = self.processes.remove(0);
+                if !stopping.stop().await {
+                    lock(&self.violations).push("a stopping process did not end within its deadline".to_owned());
+                }
+                if self.processes.is_empty() {
+                    self.start();
+                }
+            }
+            Op::Join => {
+                if self.processes.len() < 2 {
+                    self.start();
+                }
+            }
+            Op::Fail { operation, count } => {
+                for _ in 0..count {
+                    self.trouble(operation, Trouble::Fail(ErrorClass::Transient, Fault::Unavailable));
+                }
+            }
+            Op::LoseAnswer { operation } => {
+                self.excuses += 1;
+                self.trouble(operation, Trouble::LoseAnswer);
+            }
+            Op::Break { after } => self.trouble(0, Trouble::Break(after)),
+            Op::Reload { more } => {
+                std::fs::write(self.rules.path(), rule_file(more)).unwrap();
+                for process in &self.processes {
+                    process.reload();
+                }
+            }
+            Op::Wait { milliseconds } => sleep(Duration::from_millis(milliseconds)).await,
+        }
+    }
+
+    fn trouble(&self, operation: usize, trouble: Trouble) {
+        lock(&self.troubles).to_come.entry(OPERATIONS[operation]).or_default().push(trouble);
+    }
+
+    fn deliver(&mut self, trail: &str, events: Vec<u32>) {
+        self.objects += 1;
+        let key = log_key(trail, self.objects);
+        self.world.put_object(BUCKET, &key, log_object(&events));
+        let body = notification(&key);
+        self.last = Some((body.clone(), events.clone()));
+        self.send(body, events);
+    }
+
+    fn send(&self, body: String, events: Vec<u32>) {
+        let id = self.world.send(body);
+        lock(&self.messages).insert(id, events);
+    }
+
+    /// Heals the world and waits until nothing is left to do.
+    async fn drain(&mut self) {
+        lock(&self.troubles).to_come.clear();
+        for _ in 0..7200 {
+            if lock(&self.world.queue).messages.is_empty() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        for process in std::mem::take(&mut self.processes) {
+            if !process.stop().await {
+                lock(&self.violations).push("an idle process did not stop within its deadline".to_owned());
+            }
+        }
+    }
+
+    fn check(&self, broken: &mut Vec<String>) {
+        let queue = lock(&self.world.queue);
+        for left in &queue.messages {
+            broken.push(format!("{} is still on the queue", left.id));
+        }
+        if queue.dead.len() != self.poison {
+            broken.push(format!("{} messages are dead, {} cannot be read", queue.dead.len(), self.poison));
+        }
+        let table = lock(&self.world.table);
+        let topic = lock(&self.world.topic);
+        let events: BTreeSet<u32> = lock(&self.messages).values().flatten().copied().collect();
+        for event in events {
+            let id = event_id(event);
+            let rows: Vec<_> = table.iter().filter(|(key, _)| key.event_id == id).map(|(_, row)| row).collect();
+            if rows.len() != usize::from(matches(event)) {
+                broken.push(format!("{id} has {} items", rows.len()));
+                continue;
+            }
+            let Some(row) = rows.first() else { continue };
+            if !row.state.rules.is_subset(&row.state.settled) {
+                broken.push(format!("{id} has unsettled rules: {:?}", row.state));
+            }
+            let mut told: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            for alert in topic.iter().filter(|it| it.document["event_id"] == id.as_str()) {
+                for rule in alert.document["rules"].as_array().unwrap() {
+                    told.entry(rule["id"].as_str().unwrap()).or_default().insert(&alert.alert.alert_id);
+                }
+            }
+            for rule in &row.state.rules {
+                match told.get(rule.as_str()).map_or(0, BTreeSet::len) {
+                    0 => broken.push(format!("{id}: {rule} was never alerted")),
+                    1 => {}
+                    ids => broken.push(format!("{id}: {rule} was alerted under {ids} ids")),
+                }
+            }
+        }
+        let distinct: BTreeSet<_> = topic.iter().map(|it| &it.alert.alert_id).collect();
+        if topic.len() > distinct.len() && self.excuses == 0 {
+            broken.push(format!("{} alerts repeat without a death or a lost answer", topic.len() - distinct.len()));
+        }
+        if queue.most_in_flight > IN_FLIGHT * 2 {
+            broken.push(format!("{} messages were in flight at once", queue.most_in_flight));
+        }
+    }
+}
+
+pub fn through_eventbridge(event: u32) -> String {
+    json!({
+        "version": "0", "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+        "detail-type": "AWS API Call via CloudTrail", "source": "aws.iam", "account": "111122223333",
+        "time": "2026-05-01T12:00:00Z", "region": "us-east-1", "resources": [], "detail": record(event),
+    })
+    .to_string()
+}
+
+pub fn log_key(trail: &str, number: u32) -> String {
+    format!(
+        "{trail}/AWSLogs/111122223333/CloudTrail/us-east-1/2026/05/01/\
+         111122223333_CloudTrail_us-east-1_20260501T1200Z_{number:016}.json.gz"
+    )
+}
+
+/// A log object with these events.
+pub fn log_object(events: &[u32]) -> Vec<u8> {
+    let records: Vec<_> = events.iter().map(|it| record(*it)).collect();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(json!({ "Records": records }).to_string().as_bytes()).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// The S3 event that tells of an object.
+pub fn notification(key: &str) -> String {
+    json!({"Records": [{
+        "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "us-east-1",
+        "eventTime": "2026-05-01T12:05:00.000Z", "eventName": "ObjectCreated:Put",
+        "userIdentity": {"principalId": "AWS:AROAEXAMPLETRAIL0001:regionalDeliverySession"},
+        "requestParameters": {"sourceIPAddress": "192.0.2.44"},
+        "responseElements": {"x-amz-request-id": "EXAMPLE123456789", "x-amz-id-2": "EXAMPLE123/abcdefghijklambda"},
+        "s3": {"s3SchemaVersion": "1.0", "configurationId": "logs",
+               "bucket": {"name": BUCKET, "ownerIdentity": {"principalId": "A1EXAMPLE"},
+                          "arn": format!("arn:aws:s3:::{BUCKET}")},
+               "object": {"key": key, "size": 1024, "eTag": "d41d8cd98f00b204e9800998ecf8427e",
+                          "sequencer": "0055AED6DCD90281E5"}},
+    }]})
+    .to_string()
+}
+
+pub fn event_id(event: u32) -> String {
+    format!("00000000-0000-4000-8000-{event:012}")
+}
+
+/// The rule that an event matches whatever was reloaded.
+fn rule_of(event: u32) -> &'static str {
+    if event % 3 == 1 { "trail-stopped" } else { "access-key" }
+}
+
+/// Two of three events match.
+fn matches(event: u32) -> bool {
+    event % 3 != 0
+}
+
+pub fn record(event: u32) -> serde_json::Value {
+    let (source, name) = match event % 3 {
+        0 => ("ec2.amazonaws.com", "DescribeInstances"),
+        1 => ("cloudtrail.amazonaws.com", "StopLogging"),
+        _ => ("iam.amazonaws.com", "CreateAccessKey"),
+    };
+    json!({
+        "eventVersion": "1.11",
+        "userIdentity": {"type": "IAMUser", "principalId": "AIDAEXAMPLEUSERID0001",
+            "arn": "arn:aws:iam::111122223333:user/alice", "accountId": "111122223333", "userName": "alice"},
+        "eventTime": format!("2026-05-01T12:{:02}:00Z", event % 60),
+        "eventSource": source, "eventName": name, "awsRegion": "us-east-1", "sourceIPAddress": "203.0.113.7",
+        "userAgent": "aws-cli/2.17.9", "requestParameters": null, "responseElements": null,
+        "requestID": format!("10000000-0000-4000-8000-{event:012}"), "eventID": event_id(event), "readOnly": false,
+        "eventType": "AwsApiCall", "managementEvent": true, "recipientAccountId": "111122223333",
+        "eventCategory": "Management",
+    })
+}
+
+pub fn rule_file(more: bool) -> String {
+    let mut rules = vec![
+        json!({"id": "trail-stopped", "description": "A trail was stopped", "severity": "HIGH",
+               "eventSource": "cloudtrail.amazonaws.com", "eventName": "StopLogging"}),
+        json!({"id": "access-key", "description": "An access key was created", "severity": "MEDIUM",
+               "eventSource": "iam.amazonaws.com", "eventName": "CreateAccessKey"}),
+    ];
+    if more {
+        rules.push(json!({"id": "any-key", "description": "Anything with keys", "severity": "CRITICAL",
+                          "eventName": "*AccessKey*"}));
+    }
+    json!({ "events": rules }).to_string()
+}

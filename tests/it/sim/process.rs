@@ -1,0 +1,99 @@
+//! One process of a simulation.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::macros::datetime;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use trailhound::app::{Daemon, run};
+use trailhound::cloudtrail::Limits;
+use trailhound::config::{
+    AlertingConfig, Config, HttpConfig, LogConfig, LogFormat, PipelineConfig, QueueConfig, RulesConfig, ShutdownConfig,
+    SourceConfig, StoreConfig,
+};
+use trailhound::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
+use trailhound::health::Health;
+use trailhound::metrics::Metrics;
+use trailhound::reload::RuleSource;
+
+use crate::fakes::World;
+
+pub const CONCURRENCY: usize = 3;
+
+/// Dropping it is a crash.
+pub struct Process {
+    _tasks: TaskRoot,
+    stop: StopHandle,
+    ended: oneshot::Receiver<()>,
+    rules: RuleSource,
+    pub health: Arc<Health>,
+    pub metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+pub fn config() -> Config {
+    Config {
+        queue: QueueConfig { url: String::new(), pollers: 1, wait: Duration::from_secs(20), visibility: None },
+        source: SourceConfig {
+            allowed_buckets: Vec::new(),
+            inline_records: true,
+            limits: Limits {
+                max_compressed_bytes: 1 << 30,
+                max_decompressed_bytes: 1 << 33,
+                max_ratio: 200,
+                max_record_bytes: 2 << 20,
+            },
+        },
+        pipeline: PipelineConfig { concurrency: CONCURRENCY, decoders: 1 },
+        rules: RulesConfig { path: "monitored_events.json".into() },
+        alerting: AlertingConfig { topic_arn: String::new() },
+        store: StoreConfig { table: String::new(), retention_days: 90 },
+        http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
+        log: LogConfig { level: "info".to_owned(), format: LogFormat::Auto },
+        shutdown: ShutdownConfig { deadline: Duration::from_secs(25), stop_timeout: Duration::from_secs(30) },
+    }
+}
+
+impl Process {
+    pub fn start(world: &Arc<World>, rules: &Path, seed: u64) -> Self {
+        Self::start_with(world, rules, seed, config())
+    }
+
+    pub fn start_with(world: &Arc<World>, rules: &Path, seed: u64, config: Config) -> Self {
+        let tasks = TaskRoot::new();
+        let (stop_handle, stop) = StopHandle::new();
+        let clock = Clock::starting_at(datetime!(2026-05-01 12:10:00 UTC));
+        let env =
+            Env { clock, random: Random::from_seed(seed), tasks: tasks.spawner(), compute: Compute::Inline, stop };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let config = Arc::new(config);
+        let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
+        let rules = RuleSource::load(rules.to_owned(), clock.now(), Arc::clone(&metrics)).unwrap();
+        let daemon = Daemon {
+            config,
+            rules: rules.clone(),
+            metrics: Arc::clone(&metrics),
+            health: Arc::clone(&health),
+            stop: stop_handle.clone(),
+        };
+        let (done, ended) = oneshot::channel();
+        let running = run(world.ports(), env, daemon);
+        tasks.spawner().spawn(async move {
+            running.await;
+            let _nobody = done.send(());
+        });
+        Self { _tasks: tasks, stop: stop_handle, ended, rules, health, metrics, clock }
+    }
+
+    pub fn reload(&self) {
+        self.rules.reload(self.clock.now()).unwrap();
+    }
+
+    /// SIGTERM. Whether it ended within its deadline.
+    pub async fn stop(self) -> bool {
+        self.stop.advance(Phase::Draining);
+        timeout(Duration::from_secs(26), self.ended).await.is_ok()
+    }
+}
