@@ -58,9 +58,9 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let mut pollers = Vec::new();
     for number in 0..context.config.queue.pollers {
         let (running, ended) = tokio::sync::oneshot::channel::<()>();
-        let polling = poll(context.clone(), number, slots.clone(), deleter.clone(), visibility);
+        let work = poll(context.clone(), number, slots.clone(), deleter.clone(), visibility);
         context.env.tasks.spawn(async move {
-            polling.await;
+            work.await;
             drop(running);
         });
         pollers.push(ended);

@@ -97,7 +97,8 @@ impl Answer {
             Self::Raw(bytes) => bytes,
             Self::Http { status, headers, body, announced } => {
                 let length = announced.unwrap_or(body.len());
-                let named = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+                let named =
+                    headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
                 let text =
                     format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n{named}\r\n");
                 [text.into_bytes(), body].concat()
