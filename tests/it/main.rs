@@ -13,6 +13,8 @@ mod cli;
 mod contract;
 #[cfg(feature = "emulator")]
 mod daemon;
+#[cfg(feature = "emulator")]
+mod demo;
 mod fakes;
 mod faults;
 #[cfg(feature = "emulator")]
