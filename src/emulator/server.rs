@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -103,7 +103,12 @@ fn cut(answer: MockResponse, after: usize) -> io::Result<Response<Body>> {
     let MockResponse { status, mut headers, mut body } = answer;
     headers.insert(CONTENT_LENGTH, body.len().into());
     body.truncate(after);
-    let frames = stream::iter([Ok(Frame::data(body)), Err(closed())]);
+    let end = stream::once(async {
+        // While it waits the server sends what it has; otherwise it would close before the first byte.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        Err(closed())
+    });
+    let frames = stream::iter([Ok(Frame::data(body))]).chain(end);
     finish(status, headers, BodyExt::boxed(StreamBody::new(frames)))
 }
 
