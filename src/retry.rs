@@ -14,6 +14,10 @@ use crate::ports::{ErrorClass, PortError};
 const LONGEST: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(100);
 
+/// How long a call in flight may still take when the process gives back what it holds. Twice this, for a publish and its
+/// mark, leaves time to give the message back.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// While a call keeps failing, the log says so this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -111,6 +115,23 @@ pub async fn call<T>(
     timeout(CALL_DEADLINE, call).await.unwrap_or_else(|_| Err(PortError::timed_out(operation, CALL_DEADLINE)))
 }
 
+/// One call under the core's deadline. When the process gives back what it holds, it has only [`LAST_WORD`] to end.
+pub async fn call_while_held<T>(
+    operation: &'static str,
+    stop: &Stop,
+    called: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
+    let cut_off = async {
+        stop.reached(Phase::GivingBack).await;
+        tokio::time::sleep(LAST_WORD).await;
+    };
+    tokio::select! {
+        biased;
+        result = call(operation, called) => result,
+        () = cut_off => Err(PortError::timed_out(operation, LAST_WORD)),
+    }
+}
+
 /// Sleeps, unless there is a reason to give up.
 pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption> {
     tokio::select! {
@@ -121,7 +142,7 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
 }
 
 /// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline: nothing is cut off in the middle. Gives also when the last attempt began.
+/// runs to its end or its deadline, even if the message is lost meanwhile. Gives also when the last attempt began.
 pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
@@ -137,7 +158,7 @@ where
     let mut logged: Option<Instant> = None;
     loop {
         let began = Instant::now();
-        let error = match call(operation, attempt()).await {
+        let error = match call_while_held(operation, &context.env.stop, attempt()).await {
             Ok(value) => {
                 if context.health.succeeded(dependency) {
                     tracing::info!(dependency = dependency.name(), operation, "works again");

@@ -379,3 +379,27 @@ async fn a_stop_while_nothing_answers_ends_at_once() {
     assert!(scene.process.stop().await);
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_gives_back_what_waits_for_a_call_that_is_never_answered() {
+    for operation in ["s3:GetObject", "dynamodb:PutItem", "sns:PublishBatch", "dynamodb:UpdateItem#mark"] {
+        let scene = Scene::start();
+        scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        scene.world.trouble(move |called| {
+            let hangs = called == operation;
+            counted.fetch_add(u32::from(hangs), Ordering::Relaxed);
+            hangs.then_some(Trouble::Hang)
+        });
+        scene.deliver(1, &[1]);
+        // Every call ends by its own deadline: begin to give back in the middle of one, wherever that is.
+        scene.until("the second call", 60, |_| calls.load(Ordering::Relaxed) == 2).await;
+        sleep(Duration::from_secs(3)).await;
+        let Scene { world, process, .. } = scene;
+        assert!(process.stop().await, "it ends within its deadline");
+        let now = tokio::time::Instant::now();
+        let visible = lock(&world.queue).messages.iter().filter(|it| it.visible_at <= now).count();
+        assert_eq!(visible, 1, "visible at once, although {operation} hangs");
+    }
+}
