@@ -18,9 +18,6 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// mark, leaves time to give the message back.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// While a call keeps failing, the log says so this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Doubling pauses with jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -155,7 +152,6 @@ where
 {
     let mut backoff = Backoff::default();
     let mut retrying = None;
-    let mut logged: Option<Instant> = None;
     loop {
         let began = Instant::now();
         let error = match call_while_held(operation, &context.env.stop, attempt()).await {
@@ -172,17 +168,14 @@ where
             }
             Err(error) => error,
         };
-        let first = context.health.failed(dependency, &error);
-        if first || logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
+        if context.health.failed(dependency, &error) {
             tracing::warn!(
                 dependency = dependency.name(),
                 class = ?error.class,
                 error = %error,
                 "a call fails; held messages wait and nothing more is received until it works"
             );
-            logged = Some(Instant::now());
         } else {
-            logged.get_or_insert_with(Instant::now);
             tracing::debug!(dependency = dependency.name(), error = %error, "a call fails, will be repeated");
         }
         retrying.get_or_insert_with(|| context.health.retrying(dependency));
