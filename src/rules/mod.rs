@@ -264,6 +264,27 @@ mod tests {
     }
 
     #[test]
+    fn each_area_reaches_beyond_the_first_names_that_come_to_mind() {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap()));
+        for (source, name, rule) in [
+            // What KMS itself records once the waiting period is over.
+            ("kms", "DeleteKey", "kms-key-deletion"),
+            ("config", "DeleteConfigRule", "aws-config-changes"),
+            ("config", "DeleteConformancePack", "aws-config-changes"),
+            ("cloudtrail", "CreateEventDataStore", "cloudtrail-configuration-changes"),
+            ("ec2", "DeleteFlowLogs", "vpc-changes"),
+            ("ec2", "ModifyVpcBlockPublicAccessOptions", "vpc-changes"),
+            ("ec2", "EnableVgwRoutePropagation", "route-table-changes"),
+            ("ec2", "CreateTransitGatewayRoute", "route-table-changes"),
+            ("ec2", "AcceptTransitGatewayVpcAttachment", "network-gateway-changes"),
+            ("ec2", "CreateTransitGatewayPeeringAttachment", "network-gateway-changes"),
+        ] {
+            let record = json!({ "eventSource": format!("{source}.amazonaws.com"), "eventName": name });
+            assert_eq!(matched(&mut matcher, &record), [rule], "{name}");
+        }
+    }
+
+    #[test]
     fn the_documentation_lists_the_default_rules() {
         let page = include_str!("../../docs/rules.md");
         for rule in RuleSet::parse(DEFAULT_RULES).unwrap().rules() {
