@@ -50,22 +50,20 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
         rules.count = context.rules.current().rules().len(),
         "receiving"
     );
-    let surveying = context.clone();
-    context.env.tasks.spawn(async move { survey(surveying).await });
-    let checking = context.clone();
-    context.env.tasks.spawn(async move { check_failing(checking).await });
+    context.env.tasks.spawn(survey(context.clone()));
+    context.env.tasks.spawn(check_failing(context.clone()));
 
     let slots = Slots::new(context.config.pipeline.concurrency);
     let (deleter, deleted) = Deleter::start(&context);
     let mut pollers = Vec::new();
     for number in 0..context.config.queue.pollers {
-        let (ended, end) = tokio::sync::oneshot::channel::<()>();
-        let polling = poll(context.clone(), number, slots.clone(), deleter.clone(), visibility);
+        let (running, ended) = tokio::sync::oneshot::channel::<()>();
+        let work = poll(context.clone(), number, slots.clone(), deleter.clone(), visibility);
         context.env.tasks.spawn(async move {
-            polling.await;
-            drop(ended);
+            work.await;
+            drop(running);
         });
-        pollers.push(end);
+        pollers.push(ended);
     }
 
     context.env.stop.reached(Phase::Draining).await;

@@ -147,7 +147,7 @@ struct Claimed {
 enum Next {
     Settled,
     Claimed(Box<Claimed>),
-    Held(Pending),
+    Held(Box<Pending>),
 }
 
 struct Batch<'a> {
@@ -188,7 +188,7 @@ impl Batch<'_> {
             match outcome {
                 Ok(Next::Settled) => {}
                 Ok(Next::Claimed(one)) => claimed.push(*one),
-                Ok(Next::Held(one)) => held.push(one),
+                Ok(Next::Held(one)) => held.push(*one),
                 Err(GaveUp::Refused(error)) => self.refuse(&error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
             }
@@ -394,7 +394,7 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
             let still = pending.seen.take().filter(|(seen, _)| seen.token == claim.token);
             // Seen only now: it stands still from this moment on, not from when the call began.
             pending.seen = Some(still.unwrap_or_else(|| (claim, Instant::now())));
-            Next::Held(pending)
+            Next::Held(Box::new(pending))
         }
     })
 }
@@ -434,19 +434,16 @@ fn merge(events: Vec<DetectedEvent>, metrics: &crate::metrics::Metrics) -> Vec<D
     let mut merged: Vec<DetectedEvent> = Vec::with_capacity(events.len());
     let mut places: BTreeMap<EventKey, usize> = BTreeMap::new();
     for event in events {
-        match places.get(&event.key).and_then(|at| merged.get_mut(*at)) {
-            Some(first) => {
-                metrics.duplicates_suppressed.inc();
-                for rule in event.rules {
-                    if !first.rules.iter().any(|known| known.id == rule.id) {
-                        first.rules.push(rule);
-                    }
+        if let Some(first) = places.get(&event.key).and_then(|at| merged.get_mut(*at)) {
+            metrics.duplicates_suppressed.inc();
+            for rule in event.rules {
+                if !first.rules.iter().any(|known| known.id == rule.id) {
+                    first.rules.push(rule);
                 }
             }
-            None => {
-                places.insert(event.key.clone(), merged.len());
-                merged.push(event);
-            }
+        } else {
+            places.insert(event.key.clone(), merged.len());
+            merged.push(event);
         }
     }
     merged

@@ -272,7 +272,7 @@ impl<'a> Reading<'a> {
         loop {
             let mut body = self.open().await?;
             if self.request.start == 0 {
-                self.request.if_match = body.etag.clone();
+                self.request.if_match.clone_from(&body.etag);
                 self.inline = body.length.is_some_and(|length| length <= INLINE);
             }
             loop {

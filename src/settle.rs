@@ -26,7 +26,7 @@ const CALLS: usize = 4;
 #[derive(Debug)]
 struct Deletion {
     delivered: Delivered,
-    _lease: Lease,
+    lease: Lease,
 }
 
 /// Collects deletes. Cheap to clone.
@@ -53,7 +53,7 @@ impl Deleter {
     /// Deletes a message. This is the only way to a delete, and the proof is used up.
     pub async fn delete(&self, delivered: Delivered, lease: Lease) {
         // Fails only in a process that is already gone; the redelivery is harmless.
-        let _gone = self.0.send(Deletion { delivered, _lease: lease }).await;
+        let _gone = self.0.send(Deletion { delivered, lease }).await;
     }
 }
 
@@ -92,7 +92,7 @@ async fn delete_batch(context: &Context, batch: Vec<Deletion>) {
     let mut entries = Vec::new();
     for deletion in batch {
         entries.push(deletion.delivered);
-        leases.push(deletion._lease);
+        leases.push(deletion.lease);
     }
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     for attempt in 1..=ATTEMPTS {

@@ -1,4 +1,4 @@
-//! Detected events in a DynamoDB table: one item for one event, and the claim on its alert beside it.
+//! Detected events in a `DynamoDB` table: one item for one event, and the claim on its alert beside it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeyType, ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TableDescription, TableStatus,
+    AttributeValue, KeySchemaElement, KeyType, ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
+    TableDescription, TableStatus,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -238,8 +239,8 @@ impl AlertStore for DynamoDb {
             };
             match decide(&seen.state, attempt) {
                 Decision::Answer(answer) => {
-                    // One's own claim is an answer that was lost, not another copy of the event.
-                    if !matches!(&answer, Recorded::Claimed(claim) if claim.token == *token) {
+                    // A held event is asked for again, and one's own claim is an answer that was lost.
+                    if answer == Recorded::Settled {
                         metrics.store_conflicts.inc();
                     }
                     return Ok(answer);
@@ -257,7 +258,7 @@ impl AlertStore for DynamoDb {
             }
         }
         let detail = format!("{MAX_ROUNDS} others wrote to the item of event {} in between", item.key.event_id);
-        Err(errors::unavailable(&UPDATE, detail, None))
+        Err(errors::unavailable(&UPDATE, &detail, None))
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
@@ -339,8 +340,9 @@ fn conflict(item: Option<Item>) -> Written {
 
 /// Whether the table is active and has the keys `EventId` (S, HASH) and `Timestamp` (S, RANGE).
 fn usable(table: &TableDescription, resource: &str) -> Result<(), PortError> {
-    let key =
-        |kind: &KeyType| table.key_schema().iter().find(|key| key.key_type() == kind).map(|key| key.attribute_name());
+    let key = |kind: &KeyType| {
+        table.key_schema().iter().find(|key| key.key_type() == kind).map(KeySchemaElement::attribute_name)
+    };
     for (kind, wanted) in [(KeyType::Hash, "EventId"), (KeyType::Range, "Timestamp")] {
         let found = key(&kind);
         let is_text = table.attribute_definitions().iter().any(|attribute| {
@@ -353,13 +355,13 @@ fn usable(table: &TableDescription, resource: &str) -> Result<(), PortError> {
                 "{resource} has the wrong keys: its {} key is {found}; create it with EventId (S, HASH) and Timestamp (S, RANGE)",
                 kind.as_str()
             );
-            return Err(errors::failure(&DESCRIBE, ErrorClass::Config, Fault::Invalid, detail));
+            return Err(errors::failure(&DESCRIBE, ErrorClass::Config, Fault::Invalid, &detail));
         }
     }
     match table.table_status() {
         // While a table is updated, for instance given an index, it takes reads and writes.
         None | Some(TableStatus::Active | TableStatus::Updating) => Ok(()),
-        Some(status) => Err(errors::unavailable(&DESCRIBE, format!("{resource} is {}", status.as_str()), None)),
+        Some(status) => Err(errors::unavailable(&DESCRIBE, &format!("{resource} is {}", status.as_str()), None)),
     }
 }
 
@@ -384,7 +386,7 @@ fn rfc3339(time: OffsetDateTime) -> Result<String, PortError> {
 }
 
 fn unwritable(error: &dyn std::error::Error) -> PortError {
-    errors::failure(&PUT, ErrorClass::Permanent, Fault::Invalid, error.to_string())
+    errors::failure(&PUT, ErrorClass::Permanent, Fault::Invalid, &error.to_string())
 }
 
 fn seen(item: &Item) -> Seen {

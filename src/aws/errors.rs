@@ -44,27 +44,27 @@ where
             // The SDK's error is not kept as the source: its debug form prints bodies and receipt handles.
             answer.judge(operation, resource)
         }
-        SdkError::ConstructionFailure(_) => local(Box::new(error), operation),
+        SdkError::ConstructionFailure(_) => {
+            let text = chain(&error);
+            let reason = unsent(&text, operation).unwrap_or((operation.refused, Fault::Invalid, UNBUILT));
+            local(Box::new(error), &text, reason, operation)
+        }
         SdkError::DispatchFailure(ref failure) => {
             let text = chain(&error);
-            let unreachable = failure.is_io()
-                || failure.is_timeout()
-                || !["credential", "identity", "region", "endpoint", "Bucket", "bucket", "ARN", "URI"]
-                    .iter()
-                    .any(|word| text.contains(word));
-            if unreachable {
-                unavailable(operation, format!("no answer: {text}"), Some(Box::new(error)))
-            } else {
-                local(Box::new(error), operation)
+            match unsent(&text, operation) {
+                Some(reason) if !failure.is_io() && !failure.is_timeout() => {
+                    local(Box::new(error), &text, reason, operation)
+                }
+                _ => unavailable(operation, &format!("no answer: {text}"), Some(Box::new(error))),
             }
         }
         SdkError::TimeoutError(_) => {
             let text = chain(&error);
-            unavailable(operation, format!("no answer in time: {text}"), Some(Box::new(error)))
+            unavailable(operation, &format!("no answer in time: {text}"), Some(Box::new(error)))
         }
         _ => {
             let text = chain(&error);
-            unavailable(operation, format!("the answer cannot be read: {text}"), None)
+            unavailable(operation, &format!("the answer cannot be read: {text}"), None)
         }
     }
 }
@@ -90,41 +90,52 @@ pub(super) fn classify_entry(
 /// A failure that may pass.
 pub(super) fn unavailable(
     operation: &Operation,
-    detail: String,
+    detail: &str,
     source: Option<Box<dyn Error + Send + Sync>>,
 ) -> PortError {
     PortError {
         class: ErrorClass::Transient,
         fault: Fault::Unavailable,
         operation: operation.name,
-        detail: one_line(&detail),
+        detail: one_line(detail),
         source,
     }
 }
 
 /// A failure of a class and fault that the adapter knows.
-pub(super) fn failure(operation: &Operation, class: ErrorClass, fault: Fault, detail: String) -> PortError {
-    PortError { class, fault, operation: operation.name, detail: one_line(&detail), source: None }
+pub(super) fn failure(operation: &Operation, class: ErrorClass, fault: Fault, detail: &str) -> PortError {
+    PortError { class, fault, operation: operation.name, detail: one_line(detail), source: None }
 }
 
-/// A call that was never sent: no credentials, no region, or a name that no request can hold.
-fn local(error: Box<dyn Error + Send + Sync>, operation: &Operation) -> PortError {
-    let text = chain(error.as_ref());
-    let (class, fault, advice) = if text.contains("credential") || text.contains("identity") {
+const UNBUILT: &str = "no request can hold this name";
+
+/// Why a call was never sent: no credentials, no region, or a name that no request can hold. The SDK tells these from
+/// broken connections by their texts only.
+fn unsent(text: &str, operation: &Operation) -> Option<(ErrorClass, Fault, &'static str)> {
+    let text = text.to_ascii_lowercase();
+    let speaks_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if speaks_of(&["credential", "identity"]) {
         let advice = "give the process credentials: a task role, an instance profile, or the AWS_* variables";
-        (ErrorClass::Config, Fault::Credentials, advice)
-    } else if text.to_ascii_lowercase().contains("region") {
-        (ErrorClass::Config, Fault::Invalid, "set AWS_REGION to the name of a region")
+        Some((ErrorClass::Config, Fault::Credentials, advice))
+    } else if speaks_of(&["missing region", "signing region", "region must be set"]) {
+        Some((ErrorClass::Config, Fault::Invalid, "set AWS_REGION"))
+    } else if speaks_of(&["bucket"]) {
+        Some((operation.refused, Fault::Invalid, UNBUILT))
+    } else if speaks_of(&["endpoint", "region", "invalid configuration"]) {
+        Some((ErrorClass::Config, Fault::Invalid, "look at the settings for region and endpoint"))
     } else {
-        (operation.refused, Fault::Invalid, "the request cannot be built")
-    };
-    PortError {
-        class,
-        fault,
-        operation: operation.name,
-        detail: one_line(&format!("{text}; {advice}")),
-        source: Some(error),
+        None
     }
+}
+
+fn local(
+    error: Box<dyn Error + Send + Sync>,
+    text: &str,
+    (class, fault, advice): (ErrorClass, Fault, &str),
+    operation: &Operation,
+) -> PortError {
+    let detail = format!("{}; {advice}", one_line(text));
+    PortError { class, fault, operation: operation.name, detail, source: Some(error) }
 }
 
 /// What a service answered, as far as it decides the class.
@@ -359,7 +370,7 @@ fn speaks_of_receipt(message: &str) -> bool {
         || message.contains("not available for visibility")
 }
 
-/// DynamoDB's complaints about a table with other keys.
+/// `DynamoDB`'s complaints about a table with other keys.
 fn speaks_of_keys(message: &str) -> bool {
     ["Missing the key", "does not match the schema", "Type mismatch for"].iter().any(|words| message.contains(words))
 }

@@ -1,4 +1,4 @@
-//! The adapters to SQS, S3, SNS and DynamoDB. No SDK type leaves this folder.
+//! The adapters to SQS, S3, SNS and `DynamoDB`. No SDK type leaves this folder.
 //!
 //! The SDK signs, sends and times out; it does not retry. Every error is classified in `errors`, every call is counted
 //! and timed by `Meter`.
@@ -20,6 +20,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider, StalledStreamProtectionConfig};
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
@@ -147,22 +148,25 @@ struct Meter(Arc<Metrics>);
 impl Meter {
     /// Runs a call of `operation` (`service:Operation`). A call that the caller drops counts as transient: its answer
     /// is lost.
-    async fn call<T>(
-        &self,
+    fn call<'a, T: 'a>(
+        &'a self,
         operation: &'static str,
-        call: impl Future<Output = Result<T, PortError>> + Send,
-    ) -> Result<T, PortError> {
-        let mut running = Running { metrics: &self.0, operation, started: Instant::now(), outcome: "transient" };
-        let result = call.await;
-        running.outcome = match &result {
-            Ok(_) => "ok",
-            Err(error) => match error.class {
-                ErrorClass::Transient => "transient",
-                ErrorClass::Permanent => "permanent",
-                ErrorClass::Config => "config",
-            },
-        };
-        result
+        call: impl Future<Output = Result<T, PortError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, PortError>> {
+        // Boxed, because the SDK's futures take 16 KB each.
+        Box::pin(async move {
+            let mut running = Running { metrics: &self.0, operation, started: Instant::now(), outcome: "transient" };
+            let result = call.await;
+            running.outcome = match &result {
+                Ok(_) => "ok",
+                Err(error) => match error.class {
+                    ErrorClass::Transient => "transient",
+                    ErrorClass::Permanent => "permanent",
+                    ErrorClass::Config => "config",
+                },
+            };
+            result
+        })
     }
 }
 
@@ -184,7 +188,106 @@ impl Drop for Running<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::ports::{Fault, MessageQueue};
+
+    pub(super) fn meter() -> Meter {
+        Meter(Arc::new(Metrics::new().unwrap()))
+    }
+
+    /// A server on loopback that gives one answer to each connection, as bytes, and then holds the last one open.
+    /// Gives its endpoint and what was asked.
+    pub(super) async fn serve(answers: Vec<Vec<u8>>) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, requests) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut open = None;
+            for answer in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !is_whole(&request) {
+                    assert_ne!(connection.read_buf(&mut request).await.unwrap(), 0, "the request ended early");
+                }
+                asked.send(String::from_utf8(request).unwrap()).unwrap();
+                connection.write_all(&answer).await.unwrap();
+                open = Some(connection);
+            }
+            std::future::pending::<()>().await;
+            drop(open);
+        });
+        (endpoint, requests)
+    }
+
+    fn is_whole(request: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        body.len() >= length.map_or(0, |length| length.parse().unwrap())
+    }
+
+    pub(super) fn ok(body: &str) -> Vec<u8> {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()).into_bytes()
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            queue_url: "http://127.0.0.1:1/000000000000/trail".to_owned(),
+            topic_arn: "alerts".to_owned(),
+            table: "events".to_owned(),
+            allowed_buckets: Vec::new(),
+        }
+    }
+
+    fn assert_config(result: Result<(), PortError>, fault: &Fault, word: &str) {
+        let error = result.unwrap_err();
+        assert_eq!((error.class, &error.fault), (ErrorClass::Config, fault), "{error}");
+        assert!(error.to_string().contains(word), "no {word:?} in {error}");
+    }
+
+    async fn assert_all_config(sdk: &SdkConfig, fault: &Fault, word: &str) {
+        let ports = ports(sdk, false, &settings(), Arc::new(Metrics::new().unwrap()));
+        assert_config(ports.queue.attributes().await.map(drop), fault, word);
+        assert_config(ports.objects.check().await, fault, word);
+        assert_config(ports.publisher.check().await, fault, word);
+        assert_config(ports.store.check().await, fault, word);
+    }
+
+    #[tokio::test]
+    async fn without_credentials_each_call_says_so() {
+        let missing =
+            aws_config::profile::ProfileFileCredentialsProvider::builder().profile_name("no-such-profile").build();
+        let sdk = local("http://127.0.0.1:1", "eu-west-1", STALL_TIMEOUT).to_builder();
+        let sdk = sdk.credentials_provider(SharedCredentialsProvider::new(missing)).build();
+        assert_all_config(&sdk, &Fault::Credentials, "give the process credentials").await;
+    }
+
+    #[tokio::test]
+    async fn without_a_region_each_call_says_so() {
+        for endpoint in [None, Some("http://127.0.0.1:1".to_owned())] {
+            let mut sdk = local("http://127.0.0.1:1", "eu-west-1", STALL_TIMEOUT).to_builder().region(None::<Region>);
+            sdk.set_endpoint_url(endpoint);
+            assert_all_config(&sdk.build(), &Fault::Invalid, "set AWS_REGION").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_counts_as_transient() {
+        let (endpoint, mut requests) = serve(vec![Vec::new()]).await;
+        let meter = meter();
+        let queue = sqs::Sqs::new(&local(&endpoint, "eu-west-1", STALL_TIMEOUT), "trail", meter.clone());
+        tokio::select! {
+            _ = queue.attributes() => panic!("nothing answers"),
+            request = requests.recv() => assert!(request.is_some()),
+        }
+        let count = |outcome| meter.0.aws_requests.with_label_values(&["sqs", "GetQueueAttributes", outcome]).get();
+        assert_eq!((count("transient"), count("ok")), (1, 0));
+        let timed = meter.0.aws_request_duration.with_label_values(&["sqs", "GetQueueAttributes"]).get_sample_count();
+        assert_eq!(timed, 1);
+    }
 
     #[test]
     fn a_queue_url_names_its_region() {

@@ -131,7 +131,7 @@ impl S3 {
             .get_object()
             .bucket(&request.bucket)
             .key(&request.key)
-            .set_version_id(request.version_id.clone())
+            .set_version_id(request.version_id.clone().filter(|version| !version.is_empty()))
             .set_if_match(request.if_match.clone())
             .set_range((request.start > 0).then(|| format!("bytes={}-", request.start)))
             .send()
@@ -150,7 +150,7 @@ impl S3 {
             if object_length(&error) == Some(request.start) {
                 return Ok(Answer::AtEnd);
             }
-            return Err(changed(format!("the object ends before byte {}, which was read already", request.start)));
+            return Err(changed(&format!("the object ends before byte {}, which was read already", request.start)));
         }
         Err(refused(error, request, region))
     }
@@ -161,6 +161,14 @@ impl ObjectStore for S3 {
     async fn open(&self, request: &ObjectRequest) -> Result<ObjectBody, PortError> {
         self.meter
             .call(GET.name, async {
+                if !is_bucket(&request.bucket) {
+                    let detail = format!("\"{}\" is not the name of a bucket", request.bucket);
+                    return Err(errors::failure(&GET, ErrorClass::Permanent, Fault::Invalid, &detail));
+                }
+                if request.key.is_empty() {
+                    let detail = format!("an empty key names no object of bucket {}", request.bucket);
+                    return Err(errors::failure(&GET, ErrorClass::Permanent, Fault::Invalid, &detail));
+                }
                 let known = self.found_in(&request.bucket);
                 let hint = if known.is_none() { self.hint(request) } else { None };
                 let mut guessed = hint.is_some();
@@ -184,7 +192,7 @@ impl ObjectStore for S3 {
                     guessed = false;
                 }
                 let detail = format!("bucket {} was sent from region to region, last to {region}", request.bucket);
-                Err(errors::unavailable(&GET, detail, None))
+                Err(errors::unavailable(&GET, &detail, None))
             })
             .await
     }
@@ -208,6 +216,14 @@ impl ObjectStore for S3 {
                 .await
         }
     }
+}
+
+/// Whether this can be a bucket's name, old rules included. The SDK would take ARNs too, but no notification has these,
+/// and whoever writes to the queue chooses the name.
+fn is_bucket(name: &str) -> bool {
+    (3..=255).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }
 
 /// An answer is an answer, unless it refuses the credentials, or no request could be sent.
@@ -280,7 +296,7 @@ fn arn(bucket: &str, key: &str, region: &str) -> String {
     errors::one_line(&format!("arn:{partition}:s3:::{bucket}{slash}{key}"))
 }
 
-fn changed(detail: String) -> PortError {
+fn changed(detail: &str) -> PortError {
     errors::failure(&GET, ErrorClass::Transient, Fault::Changed, detail)
 }
 
@@ -291,11 +307,11 @@ fn body(output: GetObjectOutput, request: &ObjectRequest) -> Result<ObjectBody, 
     let Some(skip) = first.and_then(|first| request.start.checked_sub(first)) else {
         let range = errors::one_line(output.content_range().unwrap_or_default());
         let detail = format!("asked for the bytes from {}, got \"{range}\"", request.start);
-        return Err(errors::unavailable(&GET, detail, None));
+        return Err(errors::unavailable(&GET, &detail, None));
     };
     let length = match announced.map(|length| length.checked_sub(skip)) {
         Some(None) => {
-            return Err(changed(format!("the object ends before byte {}, which was read already", request.start)));
+            return Err(changed(&format!("the object ends before byte {}, which was read already", request.start)));
         }
         Some(length) => length,
         None => None,
@@ -340,7 +356,7 @@ impl ObjectChunks for Chunks {
                     let detail = format!("the body broke off: {text}");
                     return Err(PortError {
                         source: Some(Box::new(error)),
-                        ..errors::failure(&GET, ErrorClass::Transient, fault, detail)
+                        ..errors::failure(&GET, ErrorClass::Transient, fault, &detail)
                     });
                 }
                 None if self.left.is_none_or(|left| left == 0) => return Ok(None),
@@ -349,6 +365,88 @@ impl ObjectChunks for Chunks {
         }
         let missing = self.left.map_or_else(String::new, |left| format!(", {left} bytes early"));
         let detail = format!("the body ended before its announced length{missing}");
-        Err(errors::failure(&GET, ErrorClass::Transient, Fault::Truncated, detail))
+        Err(errors::failure(&GET, ErrorClass::Transient, Fault::Truncated, &detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::aws::local;
+    use crate::aws::tests::{meter, ok, serve};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn request(region: &str) -> ObjectRequest {
+        ObjectRequest {
+            bucket: "logs".to_owned(),
+            key: "a.json.gz".to_owned(),
+            version_id: None,
+            region: Some(region.to_owned()),
+            start: 0,
+            if_match: None,
+        }
+    }
+
+    async fn signed_for(requests: &mut tokio::sync::mpsc::UnboundedReceiver<String>) -> String {
+        let request = requests.recv().await.unwrap();
+        request.split_once("Credential=").unwrap().1.split('/').nth(2).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_region_of_the_notification_is_asked_first() {
+        let (endpoint, mut requests) = serve(vec![ok("one"), ok("two")]).await;
+        let s3 = S3::new(&local(&endpoint, "us-west-2", SECOND), false, &[], meter());
+        s3.open(&request("eu-south-1")).await.unwrap();
+        assert_eq!(signed_for(&mut requests).await, "eu-south-1");
+        // What S3 confirmed weighs more than what a message says.
+        s3.open(&request("eu-west-1")).await.unwrap();
+        assert_eq!(signed_for(&mut requests).await, "eu-south-1");
+    }
+
+    #[tokio::test]
+    async fn a_region_that_does_not_answer_was_a_bad_guess() {
+        let broken = b"SSH-2.0-OpenSSH_9.6\r\n".to_vec();
+        let (endpoint, mut requests) = serve(vec![broken, ok("one")]).await;
+        let s3 = S3::new(&local(&endpoint, "us-west-2", SECOND), false, &[], meter());
+        s3.open(&request("xx-nowhere-1")).await.unwrap();
+        assert_eq!(signed_for(&mut requests).await, "xx-nowhere-1");
+        assert_eq!(signed_for(&mut requests).await, "us-west-2");
+    }
+
+    #[tokio::test]
+    async fn a_region_is_no_matter_of_ones_own_endpoint_nor_of_what_is_no_region() {
+        let (endpoint, mut requests) = serve(vec![ok("one"), ok("two")]).await;
+        let own = S3::new(&local(&endpoint, "us-west-2", SECOND), true, &[], meter());
+        own.open(&request("eu-south-1")).await.unwrap();
+        assert_eq!(signed_for(&mut requests).await, "us-west-2");
+        let aws = S3::new(&local(&endpoint, "us-west-2", SECOND), false, &[], meter());
+        aws.open(&request("example.com/")).await.unwrap();
+        assert_eq!(signed_for(&mut requests).await, "us-west-2");
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_bounded() {
+        let s3 = S3::new(&local("http://127.0.0.1:1", "us-west-2", SECOND), false, &[], meter());
+        for i in 0..3000 {
+            s3.remember(&format!("b{i}"), "eu-west-1");
+            let _: Client = s3.client(&format!("eu-west-{}", i % 200));
+        }
+        let regions = s3.regions();
+        assert!(regions.buckets.len() <= MAX_BUCKETS && regions.clients.len() <= MAX_REGIONS);
+        assert_eq!(regions.buckets.get("b2999").map(String::as_str), Some("eu-west-1"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_is_given_up() {
+        let stalled = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n012".to_vec();
+        let (endpoint, _requests) = serve(vec![stalled]).await;
+        let s3 = S3::new(&local(&endpoint, "us-west-2", Duration::from_millis(100)), true, &[], meter());
+        let mut body = s3.open(&request("us-west-2")).await.unwrap();
+        assert_eq!(body.chunks.next().await.unwrap().unwrap(), "012");
+        let error = body.chunks.next().await.unwrap_err();
+        assert_eq!((error.class, &error.fault), (ErrorClass::Transient, &Fault::Unavailable), "{error}");
     }
 }

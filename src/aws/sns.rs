@@ -40,7 +40,7 @@ impl Sns {
 
     /// The entry of a batch; its id is its position.
     fn entry(&self, position: usize, alert: &Outbound) -> Result<PublishBatchRequestEntry, PortError> {
-        let fifo = self.topic_arn.ends_with(".fifo");
+        let fifo = self.topic_arn.rsplit('.').next() == Some("fifo");
         let attributes = attributes(&alert.attributes)?;
         PublishBatchRequestEntry::builder()
             .id(position.to_string())
@@ -70,9 +70,7 @@ impl AlertPublisher for Sns {
                 let answer = answer.map_err(|error| errors::classify(error, &PUBLISH, &self.topic_arn))?;
                 let mut results: Vec<_> = alerts
                     .iter()
-                    .map(|_| {
-                        Err(errors::unavailable(&PUBLISH, "the answer does not speak of this alert".to_owned(), None))
-                    })
+                    .map(|_| Err(errors::unavailable(&PUBLISH, "the answer does not speak of this alert", None)))
                     .collect();
                 for failed in answer.failed() {
                     if let Some(result) = slot(&mut results, failed.id()) {
@@ -134,5 +132,5 @@ fn attributes(given: &[(&'static str, AttributeValue)]) -> Result<HashMap<String
 }
 
 fn invalid(error: &dyn std::error::Error) -> PortError {
-    errors::failure(&PUBLISH, ErrorClass::Permanent, Fault::Invalid, error.to_string())
+    errors::failure(&PUBLISH, ErrorClass::Permanent, Fault::Invalid, &error.to_string())
 }

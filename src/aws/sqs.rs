@@ -54,13 +54,12 @@ impl Sqs {
             return Ok(Vec::new());
         }
         // The id of an entry is its position.
-        let entries = receipts.iter().enumerate().map(|(i, receipt)| {
-            DeleteMessageBatchRequestEntry::builder()
-                .id(i.to_string())
-                .receipt_handle(&receipt.0)
-                .build()
-                .map_err(|error| errors::failure(&DELETE, ErrorClass::Permanent, Fault::Invalid, error.to_string()))
-        });
+        let entries =
+            receipts.iter().enumerate().map(|(i, receipt)| {
+                DeleteMessageBatchRequestEntry::builder().id(i.to_string()).receipt_handle(&receipt.0).build().map_err(
+                    |error| errors::failure(&DELETE, ErrorClass::Permanent, Fault::Invalid, &error.to_string()),
+                )
+            });
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         self.meter
             .call(DELETE.name, async {
@@ -69,9 +68,7 @@ impl Sqs {
                 let answer = answer.map_err(|error| errors::classify(error, &DELETE, &self.queue_url))?;
                 let mut results: Vec<_> = receipts
                     .iter()
-                    .map(|_| {
-                        Err(errors::unavailable(&DELETE, "the answer does not speak of this message".to_owned(), None))
-                    })
+                    .map(|_| Err(errors::unavailable(&DELETE, "the answer does not speak of this message", None)))
                     .collect();
                 for failed in answer.failed() {
                     if let Some(result) = slot(&mut results, failed.id()) {
@@ -108,9 +105,8 @@ impl MessageQueue for Sqs {
                 let answer = answer.map_err(|error| errors::classify(error, &ATTRIBUTES, &self.queue_url))?;
                 let text = |name| answer.attributes().and_then(|all| all.get(&name)).map(String::as_str);
                 let count = |name| parsed::<u64>(text(name));
-                let visibility = count(QueueAttributeName::VisibilityTimeout).ok_or_else(|| {
-                    errors::unavailable(&ATTRIBUTES, "the answer has no VisibilityTimeout".to_owned(), None)
-                })?;
+                let visibility = count(QueueAttributeName::VisibilityTimeout)
+                    .ok_or_else(|| errors::unavailable(&ATTRIBUTES, "the answer has no VisibilityTimeout", None))?;
                 Ok(QueueAttributes {
                     visibility_timeout: Duration::from_secs(visibility),
                     visible: count(QueueAttributeName::ApproximateNumberOfMessages).unwrap_or(0),
@@ -201,43 +197,21 @@ fn received(message: Message) -> Option<ReceivedMessage> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
 
     use super::*;
     use crate::aws::local;
-    use crate::metrics::Metrics;
+    use crate::aws::tests::{meter, ok, serve};
 
     /// Deletes `receipts` from a queue that answers `answer`; also gives what was sent.
-    async fn deleted(receipts: &[&str], answer: Value) -> (Result<Vec<Result<(), PortError>>, PortError>, Value) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let sqs = Sqs::new(
-            &local(&endpoint, "eu-west-1", CALL_TIMEOUT),
-            "https://sqs.eu-west-1.amazonaws.com/111122223333/trail",
-            Meter(Arc::new(Metrics::new().unwrap())),
-        );
+    async fn deleted(receipts: &[&str], answer: Value) -> (Vec<Result<(), PortError>>, Value) {
+        let (endpoint, mut requests) = serve(vec![ok(&answer.to_string())]).await;
+        let sqs = Sqs::new(&local(&endpoint, "eu-west-1", CALL_TIMEOUT), "trail", meter());
         let receipts: Vec<_> = receipts.iter().map(|handle| Receipt((*handle).to_owned())).collect();
-        let receipts: Vec<_> = receipts.iter().collect();
-        let serve = async {
-            let (mut connection, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            let sent = loop {
-                assert_ne!(connection.read_buf(&mut request).await.unwrap(), 0);
-                let text = String::from_utf8(request.clone()).unwrap();
-                if let Some(sent) = text.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()) {
-                    break sent;
-                }
-            };
-            let body = answer.to_string();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            connection.write_all((head + &body).as_bytes()).await.unwrap();
-            sent
-        };
-        tokio::join!(sqs.delete_receipts(&receipts), serve)
+        let results = sqs.delete_receipts(&receipts.iter().collect::<Vec<_>>()).await.unwrap();
+        let request = requests.recv().await.unwrap();
+        assert!(request.to_lowercase().contains("x-amz-target: amazonsqs.deletemessagebatch"), "{request}");
+        (results, serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap())
     }
 
     #[tokio::test]
@@ -252,7 +226,6 @@ mod tests {
             ],
         });
         let (results, sent) = deleted(&["AQEB0", "AQEB1", "AQEB2", "AQEB3", "AQEB4"], answer).await;
-        let results = results.unwrap();
         let faults: Vec<_> = results
             .iter()
             .map(|result| result.as_ref().err().map(|error| (error.class, error.fault.clone())))
@@ -267,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_to_delete_sends_nothing() {
         let sdk = local("http://127.0.0.1:1", "eu-west-1", CALL_TIMEOUT);
-        let sqs = Sqs::new(&sdk, "trail", Meter(Arc::new(Metrics::new().unwrap())));
+        let sqs = Sqs::new(&sdk, "trail", meter());
         assert!(sqs.delete(&[]).await.unwrap().is_empty());
     }
 

@@ -217,6 +217,11 @@ impl Emulator {
         Ok(self.take_all(queue_url)?.into_iter().map(|(body, _)| body).collect())
     }
 
+    /// The bodies of every message on a queue, visible or not; they stay there.
+    pub fn bodies(&self, queue_url: &str) -> io::Result<Vec<String>> {
+        self.aws.sqs.bodies(name_of(queue_url)).ok_or_else(|| missing(queue_url))
+    }
+
     /// Every item of a table, as DynamoDB writes it (`{"EventId": {"S": ".."}, ..}`), sorted by `EventId`.
     pub async fn items(&self, table: &str) -> io::Result<Vec<Value>> {
         let scan = json!({ "TableName": table, "ConsistentRead": true });

@@ -161,6 +161,12 @@ impl Queues {
         Some(messages.into_iter().map(|message| (message.body, message.approximate_receive_count)).collect())
     }
 
+    /// The bodies of every message on the queue, visible or not.
+    pub(super) fn bodies(&self, queue: &str) -> Option<Vec<String>> {
+        let state = lock(&self.state);
+        Some(state.queues.get(queue)?.messages.iter().map(|message| message.body.clone()).collect())
+    }
+
     fn create(&self, input: &Value) -> Answer {
         let name = string(input, "QueueName")?;
         let url = format!("http://{}/{ACCOUNT}/{name}", self.address);

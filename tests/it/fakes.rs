@@ -33,6 +33,8 @@ pub enum Trouble {
 /// Decides about each call by its operation, such as `sns:Publish`.
 pub type Troubles = Box<dyn FnMut(&'static str) -> Option<Trouble> + Send>;
 
+pub type OnDelete = Box<dyn FnMut(&World, &str) + Send>;
+
 #[derive(Debug)]
 pub struct QueuedMessage {
     pub id: String,
@@ -83,7 +85,7 @@ pub struct World {
     pub troubles: Mutex<Troubles>,
     pub trace: Mutex<Vec<String>>,
     /// Called with the id of each message that is deleted, before it is.
-    pub on_delete: Mutex<Box<dyn FnMut(&World, &str) + Send>>,
+    pub on_delete: Mutex<OnDelete>,
     pub visibility: Duration,
     pub max_receive_count: u32,
     random: Mutex<fastrand::Rng>,
@@ -171,7 +173,7 @@ fn lost(operation: &'static str) -> PortError {
     error(ErrorClass::Transient, Fault::Unavailable, operation)
 }
 
-fn answer<T>(trouble: Option<Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
+fn answer<T>(trouble: &Option<Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
     match trouble {
         Some(Trouble::LoseAnswer) => Err(lost(operation)),
         _ => Ok(value),
@@ -194,7 +196,7 @@ impl MessageQueue for Fake {
             delayed: 0,
             max_receive_count: Some(self.0.max_receive_count),
         };
-        answer(trouble, "sqs:GetQueueAttributes", attributes)
+        answer(&trouble, "sqs:GetQueueAttributes", attributes)
     }
 
     async fn receive(
@@ -241,7 +243,7 @@ impl MessageQueue for Fake {
                 (received, next)
             };
             if !received.is_empty() || Instant::now() >= deadline {
-                return answer(trouble, "sqs:ReceiveMessage", received);
+                return answer(&trouble, "sqs:ReceiveMessage", received);
             }
             tokio::select! {
                 biased;
@@ -271,7 +273,7 @@ impl MessageQueue for Fake {
             self.0.note(format!("{} given back", receipt.0));
             self.0.arrived.notify_waiters();
         }
-        answer(trouble, operation, ())
+        answer(&trouble, operation, ())
     }
 
     async fn delete(&self, delivered: &[Delivered]) -> Result<Vec<Result<(), PortError>>, PortError> {
@@ -295,7 +297,7 @@ impl MessageQueue for Fake {
                 self.0.note(format!("{} deleted", one.receipt().0));
             }
         }
-        answer(trouble, operation, delivered.iter().map(|_| Ok(())).collect())
+        answer(&trouble, operation, delivered.iter().map(|_| Ok(())).collect())
     }
 }
 
@@ -324,7 +326,7 @@ impl ObjectStore for Fake {
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("s3:HeadBucket").await?;
-        answer(trouble, "s3:HeadBucket", ())
+        answer(&trouble, "s3:HeadBucket", ())
     }
 }
 
@@ -367,12 +369,12 @@ impl AlertPublisher for Fake {
             topic.push(Accepted { alert: alert.clone(), document });
             self.0.note(format!("{} accepted", alert.alert_id));
         }
-        answer(trouble, operation, ids)
+        answer(&trouble, operation, ids)
     }
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("sns:GetTopicAttributes").await?;
-        answer(trouble, "sns:GetTopicAttributes", ())
+        answer(&trouble, "sns:GetTopicAttributes", ())
     }
 }
 
@@ -416,7 +418,7 @@ impl AlertStore for Fake {
                 },
             }
         };
-        answer(trouble, operation, recorded)
+        answer(&trouble, operation, recorded)
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
@@ -434,7 +436,7 @@ impl AlertStore for Fake {
                 None => false,
             }
         };
-        answer(trouble, operation, ours)
+        answer(&trouble, operation, ours)
     }
 
     async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
@@ -445,11 +447,11 @@ impl AlertStore for Fake {
             row.alert_ids.insert(mark.alert.alert_id.clone());
             self.0.note(format!("{} marked", mark.alert.alert_id));
         }
-        answer(trouble, operation, ())
+        answer(&trouble, operation, ())
     }
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("dynamodb:DescribeTable").await?;
-        answer(trouble, "dynamodb:DescribeTable", ())
+        answer(&trouble, "dynamodb:DescribeTable", ())
     }
 }

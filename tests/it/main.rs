@@ -1,10 +1,20 @@
 //! The integration tests: one binary, so that the SDK is linked once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and clippy only knows test functions, not their helpers"
+)]
+
 mod architecture;
 mod cli;
 mod contract;
 #[cfg(feature = "emulator")]
 mod daemon;
+#[cfg(feature = "emulator")]
+mod demo;
 mod fakes;
 mod faults;
 #[cfg(feature = "emulator")]

@@ -1,6 +1,7 @@
 //! Scenarios of the real binary against the emulator: signals, reload, probes, kill -9.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use trailhound::emulator::{Fault, Names};
@@ -206,11 +207,11 @@ async fn two_daemons_share_a_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_repeat_an_alert_at_most_under_its_own_id() {
     let account = Account::new(Names::default()).await;
-    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let calls = AtomicUsize::new(0);
     account.emulator.set_fault(Box::new(move |call| {
         let interesting =
             ["PublishBatch", "PutItem", "UpdateItem", "DeleteMessageBatch"].contains(&call.operation.as_str());
-        let every_third = calls.fetch_add(usize::from(interesting), std::sync::atomic::Ordering::Relaxed) % 3 == 0;
+        let every_third = calls.fetch_add(usize::from(interesting), Ordering::Relaxed).is_multiple_of(3);
         (interesting && every_third).then_some(Fault::LoseAnswer)
     }));
     let _daemon = Daemon::ready(&account, &[]).await;
@@ -225,15 +226,17 @@ async fn lost_answers_repeat_an_alert_at_most_under_its_own_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_cut_off_is_resumed() {
     let account = Account::new(Names::default()).await;
-    let cuts = std::sync::atomic::AtomicUsize::new(0);
+    let cuts = AtomicUsize::new(0);
     account.emulator.set_fault(Box::new(move |call| {
         let get = call.operation == "GetObject";
-        (get && cuts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4).then_some(Fault::CutBody { after: 900 })
+        (get && cuts.fetch_add(1, Ordering::Relaxed) < 4).then_some(Fault::CutBody { after: 20_000 })
     }));
     let daemon = Daemon::ready(&account, &[]).await;
-    account.log("trail-a", 1, &(0..300).collect::<Vec<_>>()).await;
+    let records: Vec<_> = (0..120).map(crate::sim::record).collect();
+    let plain = serde_json::json!({ "Records": records }).to_string();
+    account.emulator.put_object(&account.made.bucket, &log_key("trail-a", 1), plain).await.unwrap();
     account.drained().await;
-    nothing_was_lost(&account, &matching(0..300)).await;
+    nothing_was_lost(&account, &matching(0..120)).await;
     assert_eq!(daemon.metric("trailhound_object_resumes_total"), Some(4.0), "{}", daemon.log());
 }
 

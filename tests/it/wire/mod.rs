@@ -1,5 +1,13 @@
 //! The AWS adapters on the wire: what they send, and what each answer means.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod dynamodb;
 mod s3;
 mod sns;
@@ -89,11 +97,13 @@ impl Answer {
             Self::Raw(bytes) => bytes,
             Self::Http { status, headers, body, announced } => {
                 let length = announced.unwrap_or(body.len());
-                let mut text = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n");
-                for (name, value) in headers {
-                    text.push_str(&format!("{name}: {value}\r\n"));
-                }
-                text.push_str("\r\n");
+                let mut lines = vec![
+                    format!("HTTP/1.1 {status} Said"),
+                    format!("content-length: {length}"),
+                    "connection: close".to_owned(),
+                ];
+                lines.extend(headers.into_iter().map(|(name, value)| format!("{name}: {value}")));
+                let text = lines.join("\r\n") + "\r\n\r\n";
                 [text.into_bytes(), body].concat()
             }
         }
@@ -194,7 +204,7 @@ async fn read(connection: &mut TcpStream) -> Request {
     }
 }
 
-/// An error in the JSON protocols of SQS and DynamoDB.
+/// An error in the JSON protocols of SQS and `DynamoDB`.
 pub fn json_error(status: u16, code: &str, message: &str) -> Answer {
     let body = serde_json::json!({ "__type": format!("com.amazonaws.service#{code}"), "message": message });
     answer(status, body.to_string()).with("content-type", "application/x-amz-json-1.0")

@@ -270,7 +270,15 @@ async fn an_error_that_is_not_of_s3_may_pass() {
 async fn a_name_that_no_request_can_hold_is_the_objects_own_fault() {
     let server = Server::answering([]).await;
     let objects = server.ports().objects;
-    for (bucket, key) in [("", "k"), ("logs", ""), ("arn:aws:s3", "k"), ("arn:aws:s3:::logs", "k")] {
+    for (bucket, key) in [
+        ("", "k"),
+        ("logs", ""),
+        ("arn:aws:s3", "k"),
+        ("arn:aws:s3:us-west-2:111122223333:accesspoint/logs", "k"),
+        ("logs/..", "k"),
+        ("..", "k"),
+        ("evil.example.com?", "k"),
+    ] {
         let request = ObjectRequest { bucket: bucket.to_owned(), key: key.to_owned(), ..request() };
         assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Invalid, &["s3:GetObject"]);
     }

@@ -179,7 +179,7 @@ async fn an_answer_that_is_not_of_sns_never_counts_as_accepted() {
                 assert_failed(results.remove(0), ErrorClass::Transient, &Fault::Unavailable, &[]);
             }
             Err(error) => {
-                assert_eq!((error.class, &error.fault), (ErrorClass::Transient, &Fault::Unavailable), "{answer:?}")
+                assert_eq!((error.class, &error.fault), (ErrorClass::Transient, &Fault::Unavailable), "{answer:?}");
             }
         }
     }

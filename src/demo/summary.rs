@@ -1,0 +1,189 @@
+//! What came of it: the daemon's own metrics, and what stands in the emulator's table and queues.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus::IntCounterVec;
+use prometheus::core::Collector as _;
+use serde_json::Value;
+
+use super::Expected;
+use super::screen::Alert;
+use crate::alert::shown;
+use crate::metrics::Metrics;
+
+/// The longest reason and the longest list that are shown.
+const LIMIT: usize = 400;
+const MAX_REASONS: usize = 20;
+
+pub(super) struct Summary<'a> {
+    pub(super) seconds: f64,
+    pub(super) uploads: usize,
+    pub(super) alerts: &'a [Alert],
+    /// The items of the table, as DynamoDB writes them.
+    pub(super) items: Vec<Value>,
+    /// Messages that are still on the queue.
+    pub(super) left_over: u64,
+    /// The bodies of the messages in the dead-letter queue.
+    pub(super) dead_letters: Vec<String>,
+    /// Why messages were left for redrive: details and their reason.
+    pub(super) reasons: BTreeMap<String, String>,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metrics = self.metrics;
+        writeln!(f, "Summary, after {:.1} seconds\n", self.seconds)?;
+        let mut line = |name: &str, text: String| writeln!(f, "  {name:<23}{text}");
+        line("files uploaded", self.uploads.to_string())?;
+        line("files read", told(&by_label(&metrics.objects, "outcome")))?;
+        line("records", told(&by_label(&metrics.records, "outcome")))?;
+        line("matches", told(&by_label(&metrics.matches, "rule_id")))?;
+        line("duplicates suppressed", metrics.duplicates_suppressed.get().to_string())?;
+        line("alerts", told(&by_label(&metrics.alerts_published, "severity")))?;
+        line("items in the table", self.items.len().to_string())?;
+        line("messages", {
+            let (received, deleted) = (metrics.messages_received.get(), metrics.messages_deleted.get());
+            format!("{received} received, {deleted} deleted")
+        })?;
+        line("ignored", told(&by_label(&metrics.messages_ignored, "reason")))?;
+        line("dead letters", self.dead_letters.len().to_string())?;
+        for (detail, reason) in self.reasons.iter().take(MAX_REASONS) {
+            writeln!(f, "    {}: {}", shown(reason, LIMIT), shown(detail, LIMIT))?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary<'_> {
+    /// Where the outcome is not what the story says.
+    pub(super) fn problems(&self, expected: &Expected) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut alerted: BTreeMap<&str, usize> = BTreeMap::new();
+        for alert in self.alerts {
+            *alerted.entry(&alert.event_id).or_default() += 1;
+        }
+        for event in expected.keys() {
+            match alerted.remove(event.as_str()) {
+                Some(1) => {}
+                Some(times) => problems.push(format!("event {event} was alerted {times} times, not once")),
+                None => problems.push(format!("event {event} was never alerted")),
+            }
+        }
+        problems.extend(alerted.keys().map(|event| format!("event {} must not be alerted", shown(event, LIMIT))));
+        let settled = |item: &&Value| {
+            let id = item.pointer("/EventId/S").and_then(Value::as_str).unwrap_or_default();
+            let rules = item.pointer("/SettledRules/SS").and_then(Value::as_array).map_or(0, Vec::len);
+            expected.get(id).is_some_and(|expected| expected.len() == rules)
+        };
+        let stored = self.items.iter().filter(settled).count();
+        if stored != expected.len() || stored != self.items.len() {
+            let (items, expected) = (self.items.len(), expected.len());
+            problems.push(format!("{items} items are stored, {stored} of them as they should be, not {expected}"));
+        }
+        if self.left_over != 0 {
+            problems.push(format!("{} messages are still on the queue", self.left_over));
+        }
+        match self.dead_letters.len() {
+            1 if self.reasons.len() == 1 => {}
+            1 => problems.push(format!("{} reasons were logged for one dead letter", self.reasons.len())),
+            count => problems.push(format!("{count} messages are in the dead-letter queue, not one")),
+        }
+        problems
+    }
+}
+
+/// A counter's values by one of its labels, without zeros.
+fn by_label(counter: &IntCounterVec, label: &str) -> Vec<(String, u64)> {
+    let mut values: BTreeMap<String, u64> = BTreeMap::new();
+    for family in counter.collect() {
+        for metric in family.get_metric() {
+            let name = metric.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value().to_owned());
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the value of an integer counter"
+            )]
+            let value = metric.get_counter().get_value() as u64;
+            *values.entry(name.unwrap_or_default()).or_default() += value;
+        }
+    }
+    values.into_iter().filter(|(_, value)| *value > 0).collect()
+}
+
+/// The sum, and what it is made of.
+fn told(values: &[(String, u64)]) -> String {
+    let sum: u64 = values.iter().map(|(_, value)| value).sum();
+    let parts: Vec<String> = values.iter().map(|(name, value)| format!("{} {value}", shown(name, LIMIT))).collect();
+    if parts.is_empty() { sum.to_string() } else { format!("{sum}  ({})", parts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn expected() -> Expected {
+        ["a", "b"].map(|id| (id.to_owned(), BTreeSet::from(["root-usage".to_owned()]))).into()
+    }
+
+    fn alert(event_id: &str) -> Alert {
+        Alert { event_id: event_id.to_owned(), ..Alert::default() }
+    }
+
+    fn item(id: &str) -> Value {
+        json!({ "EventId": { "S": id }, "SettledRules": { "SS": ["root-usage"] } })
+    }
+
+    fn outcome<'a>(metrics: &'a Metrics, alerts: &'a [Alert]) -> Summary<'a> {
+        Summary {
+            seconds: 1.0,
+            uploads: 2,
+            alerts,
+            items: vec![item("a"), item("b")],
+            left_over: 0,
+            dead_letters: vec!["{}".to_owned()],
+            reasons: BTreeMap::from([("k: it ends early".to_owned(), "ends_early".to_owned())]),
+            metrics,
+        }
+    }
+
+    #[test]
+    fn the_right_outcome_has_no_problems() {
+        let metrics = Metrics::new().unwrap();
+        assert_eq!(outcome(&metrics, &[alert("b"), alert("a")]).problems(&expected()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_is_told() {
+        let metrics = Metrics::new().unwrap();
+        let alerts = [alert("a"), alert("a"), alert("c")];
+        let mut wrong = outcome(&metrics, &alerts);
+        wrong.items = vec![item("a"), json!({ "EventId": { "S": "b" } })];
+        wrong.left_over = 3;
+        wrong.dead_letters.clear();
+        insta::assert_snapshot!(wrong.problems(&expected()).join("\n"), @r"
+        event a was alerted 2 times, not once
+        event b was never alerted
+        event c must not be alerted
+        2 items are stored, 1 of them as they should be, not 2
+        3 messages are still on the queue
+        0 messages are in the dead-letter queue, not one
+        ");
+    }
+
+    #[test]
+    fn figures_come_from_the_metrics() {
+        let metrics = Metrics::new().unwrap();
+        metrics.matches.with_label_values(&["root-usage", "HIGH"]).inc_by(2);
+        metrics.matches.with_label_values(&["kms", "LOW"]).inc();
+        metrics.matches.with_label_values(&["never", "LOW"]);
+        let text = outcome(&metrics, &[]).to_string();
+        assert!(text.contains("matches                3  (kms 1, root-usage 2)\n"), "{text}");
+        assert!(text.contains("dead letters           1\n    ends_early: k: it ends early\n"), "{text}");
+    }
+}

@@ -1,0 +1,49 @@
+//! `trailhound demo`, as a newcomer runs it.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+/// Standard output and whether it went well.
+async fn demo(arguments: &[&str]) -> (String, bool) {
+    let output = Command::new(env!("CARGO_BIN_EXE_trailhound"))
+        .arg("demo")
+        .args(arguments)
+        .env_remove("LOG_LEVEL")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+}
+
+#[tokio::test]
+async fn the_story_ends_as_it_should_with_each_event_alerted_once() {
+    let (told, well) = demo(&["--exit"]).await;
+    assert!(well, "{told}");
+    assert!(told.contains("As it should be: "), "{told}");
+    assert_eq!(told.matches("StopLogging").count(), 1, "{told}");
+    assert!(told.contains("ends_early: s3://"), "{told}");
+    assert!(!told.contains('\u{1b}'), "colours are for terminals");
+}
+
+#[tokio::test]
+async fn own_log_files_are_read_and_alerted() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = r#"{"eventVersion":"1.11","eventID":"6f2d0c9e-6ac5-4a05-9d1c-2f6b53a1a5a1",
+        "eventTime":"2026-03-01T10:00:00Z","eventSource":"cloudtrail.amazonaws.com","eventName":"DeleteTrail",
+        "awsRegion":"eu-west-1","sourceIPAddress":"203.0.113.9","userAgent":"aws-cli/2.31",
+        "userIdentity":{"type":"IAMUser","userName":"mallory","accountId":"111122223333"},
+        "recipientAccountId":"111122223333","requestParameters":null,"responseElements":null}"#;
+    std::fs::write(folder.path().join("sample.json"), format!("{{\"Records\":[{record},{record}]}}")).unwrap();
+    let (told, well) = demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await;
+    assert!(well, "{told}");
+    assert_eq!(told.matches("DeleteTrail").count(), 1, "{told}");
+    assert!(told.contains("mallory from 203.0.113.9"), "{told}");
+}
+
+#[tokio::test]
+async fn a_folder_without_logs_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await.1);
+}
