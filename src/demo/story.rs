@@ -841,6 +841,7 @@ mod tests {
         ConsoleLogin console-login-failures
         ListAccounts unauthorized-api-calls
         RunInstances unauthorized-api-calls
+        CreateAccessKey access-key-created
         AttachUserPolicy iam-policy-changes
         PutUserPolicy iam-policy-changes
         StopLogging cloudtrail-stopped
