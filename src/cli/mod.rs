@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::ConfigErrors;
 use crate::metrics::REVISION;
@@ -42,6 +42,9 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Show the daemon at work on an AWS inside of this process
+    #[cfg(feature = "emulator")]
+    Demo(crate::demo::DemoArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -92,6 +95,14 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(file),
         Command::Config { format } => settings::print(file, format),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
+        #[cfg(feature = "emulator")]
+        Command::Demo(_) if file.is_some() => {
+            return usage(
+                &Cli::command().error(ErrorKind::ArgumentConflict, "the demo has a configuration of its own"),
+            );
+        }
+        #[cfg(feature = "emulator")]
+        Command::Demo(args) => return demo(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,6 +121,17 @@ fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ => ExitCode::from(USAGE),
     }
+}
+
+#[cfg(feature = "emulator")]
+fn demo(args: crate::demo::DemoArgs) -> ExitCode {
+    let done = runtime().and_then(|runtime| {
+        runtime.block_on(crate::demo::run(args)).map_err(|error| Failure::Other(format!("{error:#}")))
+    });
+    done.unwrap_or_else(|failure| {
+        complain(&failure);
+        ExitCode::from(failure.code())
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -97,10 +97,13 @@ impl Answer {
             Self::Raw(bytes) => bytes,
             Self::Http { status, headers, body, announced } => {
                 let length = announced.unwrap_or(body.len());
-                let named =
-                    headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
-                let text =
-                    format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n{named}\r\n");
+                let mut lines = vec![
+                    format!("HTTP/1.1 {status} Said"),
+                    format!("content-length: {length}"),
+                    "connection: close".to_owned(),
+                ];
+                lines.extend(headers.into_iter().map(|(name, value)| format!("{name}: {value}")));
+                let text = lines.join("\r\n") + "\r\n\r\n";
                 [text.into_bytes(), body].concat()
             }
         }
