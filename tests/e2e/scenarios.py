@@ -531,6 +531,33 @@ def probes(world, seed):
     equal(daemon.stop(), 0, "exit status")
 
 
+@scenario(visibility=40)
+def termination_in_an_outage(world, seed):
+    """Told to stop while alerts are refused, it gives back what it cannot finish; told twice, it ends at once."""
+    account = Account(seed)
+    records = account.story(detected=5, noise=5)
+    for code in (0, 128 + signal.SIGTERM):
+        daemon = world.daemon(TRAILHOUND_SHUTDOWN__DEADLINE="20s" if code else "5s").wait_ready()
+        world.sns.delete_topic(TopicArn=world.topic)
+        world.put_log(account, records)
+        wait_until(lambda d=daemon: d.metric("alert_failures_total") > 0, "an alert to be refused")
+        daemon.signal(signal.SIGTERM)
+        if code:
+            wait_until(lambda d=daemon: "stopping" in d.get("/readyz")[1], "the stop to begin")
+            equal(daemon.probe("/livez"), 200, "liveness while stopping")
+            daemon.signal(signal.SIGTERM)
+            equal(daemon.wait(seconds=2), code, "exit status after a second SIGTERM")
+        else:
+            equal(daemon.wait(seconds=7), 0, "exit status")
+            equal(world.counts(world.queue), (1, 0), "visible and hidden messages after the stop")
+        world.make_topic()
+    # The first message is received here, the second when its visibility runs out.
+    daemon = world.daemon().wait_ready()
+    world.wait_until_empty(seconds=120)
+    check_delivered(world, records)
+    equal(world.dead_count(), 0, "dead letters")
+
+
 @scenario(fifo=True)
 def fifo_topic(world, seed):
     """A FIFO topic gets a group and the alert id as its deduplication id."""
