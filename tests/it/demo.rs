@@ -73,3 +73,18 @@ async fn it_goes_on_until_it_is_interrupted() {
     assert!(interrupt.success());
     assert!(running.wait().await.unwrap().success());
 }
+
+#[tokio::test]
+async fn a_wrong_rule_file_ends_with_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.json");
+    std::fs::write(&rules, r#"{"events": []}"#).unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_trailhound"))
+        .args(["demo", "--exit", "--rules"])
+        .arg(&rules)
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(78));
+}
