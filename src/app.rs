@@ -97,12 +97,19 @@ async fn reach_everything(context: &Context) -> Option<QueueAttributes> {
     let mut reported: Vec<String> = Vec::new();
     loop {
         context.health.starting();
-        let (queue, store, publisher, objects) = tokio::join!(
-            call("sqs:GetQueueAttributes", ports.queue.attributes()),
-            call("dynamodb:DescribeTable", ports.store.check()),
-            call("sns:GetTopicAttributes", ports.publisher.check()),
-            call("s3:HeadBucket", ports.objects.check()),
-        );
+        let asking = async {
+            tokio::join!(
+                call("sqs:GetQueueAttributes", ports.queue.attributes()),
+                call("dynamodb:DescribeTable", ports.store.check()),
+                call("sns:GetTopicAttributes", ports.publisher.check()),
+                call("s3:HeadBucket", ports.objects.check()),
+            )
+        };
+        let (queue, store, publisher, objects) = tokio::select! {
+            biased;
+            () = context.env.stop.reached(Phase::Draining) => return None,
+            answers = asking => answers,
+        };
         let mut errors = Vec::new();
         let attributes = note(context, Dependency::Queue, queue, &mut errors);
         note(context, Dependency::Store, store, &mut errors);

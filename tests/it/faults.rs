@@ -369,3 +369,13 @@ impl Write for Lines {
         Ok(())
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_nothing_answers_ends_at_once() {
+    let scene = Scene::start();
+    scene.world.trouble(|_| Some(Trouble::Hang));
+    sleep(Duration::from_secs(5)).await;
+    let began = tokio::time::Instant::now();
+    assert!(scene.process.stop().await);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}

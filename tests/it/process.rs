@@ -232,11 +232,11 @@ async fn a_body_that_is_cut_off_is_resumed() {
         (get && cuts.fetch_add(1, Ordering::Relaxed) < 4).then_some(Fault::CutBody { after: 20_000 })
     }));
     let daemon = Daemon::ready(&account, &[]).await;
-    let records: Vec<_> = (0..120).map(crate::sim::record).collect();
+    let records: Vec<_> = (0..200).map(crate::sim::record).collect();
     let plain = serde_json::json!({ "Records": records }).to_string();
     account.emulator.put_object(&account.made.bucket, &log_key("trail-a", 1), plain).await.unwrap();
     account.drained().await;
-    nothing_was_lost(&account, &matching(0..120)).await;
+    nothing_was_lost(&account, &matching(0..200)).await;
     assert_eq!(daemon.metric("trailhound_object_resumes_total"), Some(4.0), "{}", daemon.log());
 }
 
