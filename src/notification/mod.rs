@@ -365,7 +365,6 @@ fn event_bridge_object(
     })
 }
 
-/// What CloudTrail publishes when a topic is set on a trail.
 /// Whether this has the fields that CloudTrail gives every record of a call.
 fn is_record(detail: &RawValue) -> bool {
     let has = |fields: &Members<'_>, name: &str| filled(fields.get(name)).is_some();
@@ -374,6 +373,7 @@ fn is_record(detail: &RawValue) -> bool {
     })
 }
 
+/// What CloudTrail publishes when a topic is set on a trail.
 fn is_validation_message(text: &str) -> bool {
     text == "CloudTrail validation message."
 }
