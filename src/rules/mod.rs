@@ -231,6 +231,7 @@ mod tests {
         // Organizations has an AttachPolicy, and other services share names with IAM.
         ("iam-policy-changes", "/eventSource", Some("organizations.amazonaws.com")),
         ("iam-policy-changes", "/eventName", Some("ListAttachedUserPolicies")),
+        ("access-key-created", "/eventName", Some("ListAccessKeys")),
         ("cloudtrail-stopped", "/eventName", Some("GetTrailStatus")),
         ("cloudtrail-configuration-changes", "/eventName", Some("GetEventSelectors")),
         // A sign-in that succeeded carries no message.

@@ -173,7 +173,7 @@ fn lost(operation: &'static str) -> PortError {
     error(ErrorClass::Transient, Fault::Unavailable, operation)
 }
 
-fn answer<T>(trouble: &Option<Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
+fn answer<T>(trouble: Option<&Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
     match trouble {
         Some(Trouble::LoseAnswer) => Err(lost(operation)),
         _ => Ok(value),
@@ -196,7 +196,7 @@ impl MessageQueue for Fake {
             delayed: 0,
             max_receive_count: Some(self.0.max_receive_count),
         };
-        answer(&trouble, "sqs:GetQueueAttributes", attributes)
+        answer(trouble.as_ref(), "sqs:GetQueueAttributes", attributes)
     }
 
     async fn receive(
@@ -243,7 +243,7 @@ impl MessageQueue for Fake {
                 (received, next)
             };
             if !received.is_empty() || Instant::now() >= deadline {
-                return answer(&trouble, "sqs:ReceiveMessage", received);
+                return answer(trouble.as_ref(), "sqs:ReceiveMessage", received);
             }
             tokio::select! {
                 biased;
@@ -273,7 +273,7 @@ impl MessageQueue for Fake {
             self.0.note(format!("{} given back", receipt.0));
             self.0.arrived.notify_waiters();
         }
-        answer(&trouble, operation, ())
+        answer(trouble.as_ref(), operation, ())
     }
 
     async fn delete(&self, delivered: &[Delivered]) -> Result<Vec<Result<(), PortError>>, PortError> {
@@ -297,7 +297,7 @@ impl MessageQueue for Fake {
                 self.0.note(format!("{} deleted", one.receipt().0));
             }
         }
-        answer(&trouble, operation, delivered.iter().map(|_| Ok(())).collect())
+        answer(trouble.as_ref(), operation, delivered.iter().map(|_| Ok(())).collect())
     }
 }
 
@@ -326,7 +326,7 @@ impl ObjectStore for Fake {
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("s3:HeadBucket").await?;
-        answer(&trouble, "s3:HeadBucket", ())
+        answer(trouble.as_ref(), "s3:HeadBucket", ())
     }
 }
 
@@ -369,12 +369,12 @@ impl AlertPublisher for Fake {
             topic.push(Accepted { alert: alert.clone(), document });
             self.0.note(format!("{} accepted", alert.alert_id));
         }
-        answer(&trouble, operation, ids)
+        answer(trouble.as_ref(), operation, ids)
     }
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("sns:GetTopicAttributes").await?;
-        answer(&trouble, "sns:GetTopicAttributes", ())
+        answer(trouble.as_ref(), "sns:GetTopicAttributes", ())
     }
 }
 
@@ -418,7 +418,7 @@ impl AlertStore for Fake {
                 },
             }
         };
-        answer(&trouble, operation, recorded)
+        answer(trouble.as_ref(), operation, recorded)
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
@@ -436,7 +436,7 @@ impl AlertStore for Fake {
                 None => false,
             }
         };
-        answer(&trouble, operation, ours)
+        answer(trouble.as_ref(), operation, ours)
     }
 
     async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
@@ -447,11 +447,11 @@ impl AlertStore for Fake {
             row.alert_ids.insert(mark.alert.alert_id.clone());
             self.0.note(format!("{} marked", mark.alert.alert_id));
         }
-        answer(&trouble, operation, ())
+        answer(trouble.as_ref(), operation, ())
     }
 
     async fn check(&self) -> Result<(), PortError> {
         let trouble = self.0.begin("dynamodb:DescribeTable").await?;
-        answer(&trouble, "dynamodb:DescribeTable", ())
+        answer(trouble.as_ref(), "dynamodb:DescribeTable", ())
     }
 }
