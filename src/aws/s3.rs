@@ -225,10 +225,12 @@ impl ObjectStore for S3 {
     }
 }
 
-/// Whether this can be a bucket's name, old rules included. The SDK would take ARNs too, but no notification has these,
-/// and whoever writes to the queue chooses the name.
+/// Whether this can be a bucket's name, old rules included. The SDK would take ARNs, directory buckets and Outposts too,
+/// but no log is delivered there, and whoever writes to the queue chooses the name.
 fn is_bucket(name: &str) -> bool {
-    (3..=255).contains(&name.len())
+    const ELSEWHERE: [&str; 3] = ["--x-s3", "--xa-s3", "--op-s3"];
+    !ELSEWHERE.iter().any(|suffix| name.ends_with(suffix))
+        && (3..=255).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }

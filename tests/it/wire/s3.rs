@@ -375,3 +375,16 @@ async fn names_that_no_object_has_are_refused_and_never_sent() {
         assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Invalid, &["names no object"]);
     }
 }
+
+#[tokio::test]
+async fn names_that_are_no_log_buckets_are_never_looked_up() {
+    // For these the SDK opens a session, or goes to another host, and calls every failure a broken connection.
+    let server = Server::answering([s3_error(404, "NoSuchBucket", "no")]).await;
+    let objects = server.ports().objects;
+    for bucket in ["logs--use1-az4--x-s3", "logs--use1-az4--xa-s3", "logs-e00000136899934034jeahy1t8gpz--op-s3"] {
+        let request = ObjectRequest { bucket: bucket.to_owned(), ..request() };
+        assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Invalid, &[bucket]);
+    }
+    let request = ObjectRequest { bucket: "logs-x-s3".to_owned(), ..request() };
+    assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Missing, &["logs-x-s3"]);
+}
