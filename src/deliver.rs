@@ -25,7 +25,7 @@ use crate::health::Dependency;
 use crate::lease::Lease;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
-use crate::retry::{Backoff, GaveUp, Interruption, Until, call, persist, sleep};
+use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep};
 use crate::rules::RuleSet;
 
 /// How long a claim's token must stand still before others may take it over.
@@ -244,7 +244,8 @@ impl Batch<'_> {
                 return Ok(lost);
             }
             let (claims, alerts): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
-            let results = call("sns:PublishBatch", self.context.ports.publisher.publish(&alerts)).await;
+            let results = self.context.ports.publisher.publish(&alerts);
+            let results = call_for_message(&self.context.env.stop, "sns:PublishBatch", results).await;
             let results = match results {
                 Ok(results) => results,
                 Err(error) => {

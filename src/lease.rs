@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::context::{CALL_DEADLINE, Context};
 use crate::env::{Phase, Stop};
 use crate::ports::{Fault, Receipt, ReceivedMessage};
-use crate::retry::{Backoff, Interruption, call};
+use crate::retry::{Backoff, Interruption, call_for_message};
 
 /// SQS's twelve hours, less a minute for giving the message back.
 const LONGEST: Duration = Duration::from_secs(12 * 3600 - 60);
@@ -128,7 +128,7 @@ impl Heart {
             }
             let visibility = self.visibility.min(left);
             let extension = self.context.ports.queue.change_visibility(&self.receipt, visibility);
-            match call("sqs:ChangeMessageVisibility", extension).await {
+            match call_for_message(&self.context.env.stop, "sqs:ChangeMessageVisibility", extension).await {
                 Ok(()) => {
                     self.count("ok");
                     backoff = self.retries();

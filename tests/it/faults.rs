@@ -226,19 +226,34 @@ async fn twelve_hours_cost_one_receive() {
     assert_eq!(scene.process.metrics.messages_released.with_label_values(&["expired"]).get(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stop_in_an_outage_gives_everything_back_at_once() {
+/// Two messages are held when the process is told to stop, and these operations are in trouble.
+async fn a_stop_gives_everything_back(operations: &'static [&'static str], trouble: Trouble, after: u64) {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-    scene.fails(&["sns:PublishBatch"], ErrorClass::Transient, Fault::Unavailable);
+    scene.world.trouble(move |operation| operations.contains(&operation).then(|| trouble.clone()));
     scene.world.send(through_eventbridge(1));
-    scene.world.send(through_eventbridge(2));
+    scene.deliver(1, &[2]);
     scene.until("both received", 60, |_| scene.receive_counts() == [1, 1]).await;
+    sleep(Duration::from_secs(after)).await;
     let Scene { world, process, .. } = scene;
     assert!(process.stop().await, "it ends within its deadline");
     let queue = lock(&world.queue);
     let now = tokio::time::Instant::now();
-    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 2, "visible at once");
+    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 2, "{operations:?}: visible at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_an_outage_gives_everything_back_at_once() {
+    let outage = Trouble::Fail(ErrorClass::Transient, Fault::Unavailable);
+    for trouble in [outage, Trouble::Hang, Trouble::HangAfter] {
+        // Wherever in a call's deadline the stop comes.
+        for after in [0, 3, 6, 9] {
+            a_stop_gives_everything_back(&["sns:PublishBatch"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["dynamodb:PutItem"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["dynamodb:UpdateItem#mark"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["s3:GetObject", "sns:PublishBatch"], trouble.clone(), after).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
