@@ -394,3 +394,22 @@ async fn a_stop_while_nothing_answers_ends_at_once() {
     assert!(scene.process.stop().await);
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn extensions_that_hang_do_not_cost_the_lease() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut extensions = 0;
+    scene.world.trouble(move |operation| match operation {
+        "sns:PublishBatch" => Some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable)),
+        "sqs:ChangeMessageVisibility" => {
+            extensions += 1;
+            (extensions % 3 != 0).then_some(Trouble::Hang)
+        }
+        _ => None,
+    });
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1]);
+    assert_eq!(scene.process.metrics.leases_lost.get(), 0);
+}
