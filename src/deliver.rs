@@ -141,7 +141,7 @@ struct Pending {
 struct Claimed {
     pending: Pending,
     claim: Claim,
-    /// From before the call that took or renewed it.
+    /// From before the first call that may have taken or renewed it.
     since: Instant,
 }
 
@@ -305,24 +305,28 @@ impl Batch<'_> {
         &mut self,
         open: Vec<(Claimed, Outbound)>,
     ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Pending>), Interruption> {
-        let (mut kept, mut lost) = (Vec::new(), Vec::new());
-        for (mut claimed, alert) in open {
-            if claimed.since.elapsed() < FRESH {
-                kept.push((claimed, alert));
-                continue;
+        let (context, lease) = (self.context, self.lease);
+        let (mut kept, mut lost) = (open, Vec::new());
+        // Renewing some may take so long that others become stale meanwhile.
+        while kept.iter().any(|(claimed, _)| claimed.since.elapsed() >= FRESH) {
+            // All at once: one after another, a slow store would never have them all fresh.
+            let renewed: Vec<_> = futures_util::stream::iter(std::mem::take(&mut kept))
+                .map(|(mut claimed, alert)| async move {
+                    let fresh = claimed.since.elapsed() < FRESH / 2;
+                    let ours = if fresh { Ok(true) } else { renew(context, lease, &mut claimed).await };
+                    (claimed, alert, ours)
+                })
+                .buffered(PUBLISH_BATCH)
+                .collect()
+                .await;
+            for (claimed, alert, ours) in renewed {
+                match ours {
+                    Ok(true) => kept.push((claimed, alert)),
+                    Ok(false) => lost.push(claimed.pending),
+                    Err(GaveUp::Refused(error)) => self.refuse(&error),
+                    Err(GaveUp::Interrupted(why)) => return Err(why),
+                }
             }
-            match renew(self.context, self.lease, &mut claimed).await {
-                Ok(true) => kept.push((claimed, alert)),
-                Ok(false) => lost.push(claimed.pending),
-                Err(GaveUp::Refused(error)) => self.refuse(&error),
-                Err(GaveUp::Interrupted(why)) => return Err(why),
-            }
-        }
-        // Renewing the last may have taken so long that the first is stale again; its renewal is then repeated.
-        if kept.iter().any(|(claimed, _)| claimed.since.elapsed() >= FRESH) {
-            let (again, more) = Box::pin(self.keep_claims(kept)).await?;
-            lost.extend(more);
-            return Ok((again, lost));
         }
         Ok((kept, lost))
     }

@@ -142,7 +142,7 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
 }
 
 /// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline. Gives also when the last attempt began.
+/// runs to its end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
 pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
@@ -156,8 +156,8 @@ where
     let mut backoff = Backoff::default();
     let mut retrying = None;
     let mut logged: Option<Instant> = None;
+    let began = Instant::now();
     loop {
-        let began = Instant::now();
         let error = match call_for_message(&context.env.stop, operation, attempt()).await {
             Ok(value) => {
                 if context.health.succeeded(dependency) {

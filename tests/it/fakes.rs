@@ -29,6 +29,8 @@ pub enum Trouble {
     Hang,
     /// It did its work and never ends.
     HangAfter,
+    /// It does its work so much later.
+    Slow(Duration),
     /// The process that called dies before the call did anything.
     DieBefore,
     /// The process that called dies when the call did its work.
@@ -199,6 +201,10 @@ impl Fake {
             Some(Trouble::Fail(class, fault)) => Err(error(class, fault, operation)),
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::DieBefore) => self.die().await,
+            Some(Trouble::Slow(delay)) => {
+                sleep(delay).await;
+                Ok(None)
+            }
             other => Ok(other),
         }
     }

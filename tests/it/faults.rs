@@ -413,3 +413,42 @@ async fn extensions_that_hang_do_not_cost_the_lease() {
     assert_eq!(scene.receive_counts(), [1]);
     assert_eq!(scene.process.metrics.leases_lost.get(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_was_lost_is_as_old_as_its_first_attempt() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let began = tokio::time::Instant::now();
+    let (mut first_put, mut first_publish) = (true, true);
+    scene.world.trouble(move |operation| match operation {
+        "dynamodb:PutItem" if std::mem::take(&mut first_put) => Some(Trouble::HangAfter),
+        // The second attempt, after the call's deadline.
+        "dynamodb:PutItem" if (12_000..12_300).contains(&began.elapsed().as_millis()) => Some(Trouble::Hang),
+        "sns:PublishBatch" if std::mem::take(&mut first_publish) => Some(Trouble::Slow(Duration::from_secs(11))),
+        _ => None,
+    });
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(1)).await;
+    // Another message with the same event watches the claim.
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(alerts(&scene.world), 1, "{}", lock(&scene.world.trace).join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_can_renew_a_whole_batch_of_claims() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut failures = 0;
+    scene.world.trouble(move |operation| match operation {
+        "sns:PublishBatch" => {
+            failures += 1;
+            (failures < 12).then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+        }
+        "dynamodb:UpdateItem" => Some(Trouble::Slow(Duration::from_secs(2))),
+        _ => None,
+    });
+    scene.deliver(1, &(0..15).collect::<Vec<_>>());
+    scene.until("an empty queue", 600, drained).await;
+    assert_eq!(alerts(&scene.world), 10);
+}
