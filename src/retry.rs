@@ -17,6 +17,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// While a call keeps failing, the log says so this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long calls may go on once the process gives back what it holds: half of the time for that.
+const LAST_CALL: Duration = Duration::from_millis(1500);
+
 /// Doubling pauses with jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -111,6 +114,24 @@ pub async fn call<T>(
     timeout(CALL_DEADLINE, call).await.unwrap_or_else(|_| Err(PortError::timed_out(operation, CALL_DEADLINE)))
 }
 
+/// A call for the sake of a message. Once the process gives back what it holds, one that does not answer soon is given
+/// up, which counts as a lost answer: a hanging service must not use up the time in which messages can be given back.
+pub async fn call_for_message<T>(
+    stop: &Stop,
+    operation: &'static str,
+    attempt: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
+    let last = async {
+        let since = stop.reached_at(Phase::GivingBack).await;
+        tokio::time::sleep(LAST_CALL.saturating_sub(since.elapsed())).await;
+    };
+    tokio::select! {
+        biased;
+        answer = call(operation, attempt) => answer,
+        () = last => Err(PortError::timed_out(operation, LAST_CALL)),
+    }
+}
+
 /// Sleeps, unless there is a reason to give up.
 pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption> {
     tokio::select! {
@@ -121,7 +142,7 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
 }
 
 /// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline: nothing is cut off in the middle. Gives also when the last attempt began.
+/// runs to its end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
 pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
@@ -135,9 +156,9 @@ where
     let mut backoff = Backoff::default();
     let mut retrying = None;
     let mut logged: Option<Instant> = None;
+    let began = Instant::now();
     loop {
-        let began = Instant::now();
-        let error = match call(operation, attempt()).await {
+        let error = match call_for_message(&context.env.stop, operation, attempt()).await {
             Ok(value) => {
                 if context.health.succeeded(dependency) {
                     tracing::info!(dependency = dependency.name(), operation, "works again");
