@@ -1,7 +1,7 @@
 //! Swaps the rule set whole, or keeps the old one.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct ReloadStatus {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("cannot read the rule file {}: {source} (rules.path)", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: io::Error },
     #[error("the rule file {} is larger than {} MiB (rules.path)", path.display(), MAX_FILE >> 20)]
     TooLarge { path: PathBuf },
     #[error("the rule file {} is wrong:\n{errors}", path.display())]
@@ -67,7 +67,7 @@ impl RuleSource {
     /// Reads a file: call it away from the async threads.
     pub fn reload(&self, now: OffsetDateTime) -> Result<(), LoadError> {
         let path = self.status.borrow().path.clone();
-        match read(&path) {
+        match regular(&path).and_then(|()| read(&path)) {
             Ok(rules) => {
                 self.put_in_force(rules, now);
                 Ok(())
@@ -121,6 +121,15 @@ impl RuleSource {
             let _zero = self.metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]);
         }
     }
+}
+
+/// Opening a pipe or a terminal may never end, and nothing could be reloaded after it.
+fn regular(path: &Path) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Ok(());
+    }
+    Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")))
 }
 
 fn read(path: &Path) -> Result<RuleSet, LoadError> {

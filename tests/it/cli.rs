@@ -235,6 +235,27 @@ fn a_daemon_without_aws_answers_probes_reloads_and_stops_cleanly() {
 }
 
 #[test]
+fn a_rule_file_that_never_ends_does_not_end_reloading() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = rules_in(directory.path(), &format!("[{RULE}]"));
+    let mut command = configured(&[]);
+    command.env("SECURITY_EVENTS_PATH", &rules);
+    let mut daemon = Daemon::start(command);
+    daemon.address();
+    fs::remove_file(&rules).unwrap();
+    assert!(Command::new("mkfifo").arg(&rules).status().unwrap().success());
+    daemon.signal("HUP");
+    daemon.wait_for("reload refused");
+    fs::remove_file(&rules).unwrap();
+    fs::write(&rules, format!("[{RULE}]")).unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for("rules reloaded");
+    daemon.signal("TERM");
+    let (code, log) = daemon.end();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
 fn signals_during_a_start_that_hangs_stop_it_or_wait() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("rules.json");
