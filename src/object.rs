@@ -217,8 +217,8 @@ struct Reading<'a> {
     inline: bool,
     /// Repeated opens and resumes, until bytes come again.
     attempts: u32,
-    /// The first of those attempts.
-    first_failure: Option<Instant>,
+    /// When the last of those attempts failed.
+    last_failure: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -249,7 +249,7 @@ impl<'a> Reading<'a> {
             machine: Some(Box::new(machine)),
             inline: false,
             attempts: 0,
-            first_failure: None,
+            last_failure: None,
             backoff: Backoff::default(),
         }
     }
@@ -360,9 +360,10 @@ impl<'a> Reading<'a> {
     /// Waits before the next attempt, unless this object has had enough of them while others could be read.
     async fn pause(&mut self, error: PortError) -> Result<(), Stumble> {
         let Reader { context, lease, .. } = self.reader;
-        let first_failure = *self.first_failure.get_or_insert_with(Instant::now);
+        let before = self.last_failure.replace(Instant::now());
         self.attempts += 1;
-        if self.attempts >= ATTEMPTS && context.health.object_read_since(first_failure) {
+        // Since the attempt before, not since the first: when an outage begins, others are still being read.
+        if self.attempts >= ATTEMPTS && before.is_some_and(|at| context.health.object_read_since(at)) {
             return Err(ObjectError::Alone(error).into());
         }
         tracing::debug!(%error, offset = self.request.start, "reading broke off, will be resumed");
@@ -386,7 +387,7 @@ impl<'a> Reading<'a> {
                     self.request.start = self.request.start.saturating_add(length);
                     self.reader.context.metrics.compressed_bytes.inc_by(length);
                     self.attempts = 0;
-                    self.first_failure = None;
+                    self.last_failure = None;
                     self.backoff = Backoff::default();
                     if gathered.is_empty() && chunk.len() >= GATHER {
                         return Ok(Gathered::Bytes { bytes: chunk, last: false });

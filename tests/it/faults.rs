@@ -357,19 +357,27 @@ async fn a_delete_that_keeps_failing_is_counted_and_its_redelivery_is_harmless()
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_queue_is_told_once_a_minute() {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let written = Arc::clone(&lines);
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&written))).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let (lines, _logging) = logged();
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
     scene.fails(&["sqs:ReceiveMessage"], ErrorClass::Transient, Fault::Unavailable);
     sleep(Duration::from_secs(HOUR)).await;
-    let text = String::from_utf8(lock(&lines).clone()).unwrap();
-    let told = text.lines().filter(|line| line.contains("cannot receive messages")).count();
+    let told = count(&lines, "cannot receive messages");
     assert!((30..=61).contains(&told), "{told} lines in an hour");
     assert!(scene.process.metrics.poll_errors.get() > told as u64, "each failure is counted");
+}
+
+/// What is logged on this thread from now on, until the guard is dropped.
+fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let written = Arc::clone(&lines);
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&written))).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+fn count(lines: &Mutex<Vec<u8>>, text: &str) -> usize {
+    String::from_utf8_lossy(&lock(lines)).lines().filter(|line| line.contains(text)).count()
 }
 
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -451,4 +459,25 @@ async fn a_slow_store_can_renew_a_whole_batch_of_claims() {
     scene.deliver(1, &(0..15).collect::<Vec<_>>());
     scene.until("an empty queue", 600, drained).await;
     assert_eq!(alerts(&scene.world), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_no_objects_own_fault_although_others_were_still_being_read_when_it_began() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut opened = 0;
+    scene.world.trouble(move |operation| {
+        opened += u32::from(operation == "s3:GetObject");
+        // The first object was opened before, and is read to its end after another failed.
+        (operation == "s3:HeadBucket" || operation == "s3:GetObject" && opened > 1)
+            .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+    });
+    for number in 0..3 {
+        scene.deliver(number, &[number * 3 + 1]);
+    }
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!((alerts(&scene.world), scene.receive_counts().len()), (1, 2));
+    scene.heals();
+    scene.until("an empty queue", 120, drained).await;
+    assert_eq!(scene.process.metrics.messages_received.get(), 3, "waiting costs no receive");
 }
