@@ -24,6 +24,9 @@ pub const DENIALS: usize = 8;
 /// Failures shorter than this do not make the process unready: a single throttled call is no outage.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How often the log speaks of one dependency, however many calls fail and however often it comes back.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// How many buckets are watched for denials; beyond that the one that changed longest ago is forgotten.
 const MAX_BUCKETS: usize = 64;
 
@@ -82,12 +85,16 @@ struct Failure {
     detail: String,
     /// Objects only: the service answers, so that the failure may be of one object.
     reachable: bool,
+    /// The log spoke of it.
+    told: bool,
 }
 
 #[derive(Debug)]
 struct Known {
     reached: bool,
     failure: Option<Failure>,
+    /// When the log last spoke of a failure.
+    told: Option<Instant>,
     /// Tasks that repeat a call of their own until it works.
     retrying: usize,
 }
@@ -120,8 +127,10 @@ pub struct Health {
 impl Health {
     /// `wait` is the length of a long poll.
     pub fn new(metrics: Arc<Metrics>, wait: Duration) -> Self {
-        let known =
-            Dependency::ALL.into_iter().map(|it| (it, Known { reached: false, failure: None, retrying: 0 })).collect();
+        let known = Dependency::ALL
+            .into_iter()
+            .map(|it| (it, Known { reached: false, failure: None, told: None, retrying: 0 }))
+            .collect();
         Self {
             state: Mutex::new(State {
                 known,
@@ -140,27 +149,37 @@ impl Health {
         }
     }
 
-    /// A call worked. True if this ended a failure.
+    /// A call worked. True if this ended a failure of which the log spoke.
     pub fn succeeded(&self, dependency: Dependency) -> bool {
         self.change(|state| {
             let Some(known) = state.known.get_mut(&dependency) else {
                 return false;
             };
             known.reached = true;
-            known.failure.take().is_some()
+            known.failure.take().is_some_and(|failure| failure.told)
         })
     }
 
-    /// A call failed in a way that concerns everybody who calls. True if this began a failure.
+    /// A call failed in a way that concerns everybody who calls. True if the log is to say so: it has not for a minute.
     pub fn failed(&self, dependency: Dependency, error: &PortError) -> bool {
         self.change(|state| {
             let Some(known) = state.known.get_mut(&dependency) else {
                 return false;
             };
-            let began = known.failure.is_none();
-            let since = known.failure.as_ref().map_or_else(Instant::now, |failure| failure.since);
-            known.failure = Some(Failure { since, class: error.class, detail: error.to_string(), reachable: false });
-            began
+            let now = Instant::now();
+            let tell = known.told.is_none_or(|at| now.saturating_duration_since(at) >= REMINDER);
+            if tell {
+                known.told = Some(now);
+            }
+            let (since, told) = known.failure.as_ref().map_or((now, false), |before| (before.since, before.told));
+            known.failure = Some(Failure {
+                since,
+                class: error.class,
+                detail: error.to_string(),
+                reachable: false,
+                told: told || tell,
+            });
+            tell
         })
     }
 

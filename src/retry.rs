@@ -14,9 +14,6 @@ use crate::ports::{ErrorClass, PortError};
 const LONGEST: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// While a call keeps failing, the log says so this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
 /// How long calls may go on once the process gives back what it holds: half of the time for that.
 const LAST_CALL: Duration = Duration::from_millis(1500);
 
@@ -155,7 +152,6 @@ where
 {
     let mut backoff = Backoff::default();
     let mut retrying = None;
-    let mut logged: Option<Instant> = None;
     let began = Instant::now();
     loop {
         let error = match call_for_message(&context.env.stop, operation, attempt()).await {
@@ -172,17 +168,14 @@ where
             }
             Err(error) => error,
         };
-        let first = context.health.failed(dependency, &error);
-        if first || logged.is_some_and(|at| at.elapsed() >= LOG_INTERVAL) {
+        if context.health.failed(dependency, &error) {
             tracing::warn!(
                 dependency = dependency.name(),
                 class = ?error.class,
                 error = %error,
                 "a call fails; held messages wait and nothing more is received until it works"
             );
-            logged = Some(Instant::now());
         } else {
-            logged.get_or_insert_with(Instant::now);
             tracing::debug!(dependency = dependency.name(), error = %error, "a call fails, will be repeated");
         }
         retrying.get_or_insert_with(|| context.health.retrying(dependency));

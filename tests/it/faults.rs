@@ -462,6 +462,44 @@ async fn a_slow_store_can_renew_a_whole_batch_of_claims() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_is_told_once_a_minute_however_many_calls_fail() {
+    for operation in ["s3:GetObject", "dynamodb:PutItem", "sns:PublishBatch"] {
+        let (lines, _logging) = logged();
+        let scene = Scene::start_with(|config| config.pipeline.concurrency = 40);
+        scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+        for number in 0..40 {
+            scene.deliver(number, &[number * 30 + 1, number * 30 + 4, number * 30 + 7]);
+        }
+        scene.world.trouble(move |called| {
+            (called == operation).then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+        });
+        sleep(Duration::from_secs(HOUR)).await;
+        let told = count(&lines, "WARN");
+        assert!((30..=61).contains(&told), "{operation}: {told} lines in an hour");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_fails_now_and_then_is_told_once_a_minute() {
+    let (lines, _logging) = logged();
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut calls = 0;
+    scene.world.trouble(move |called| {
+        calls += u32::from(called == "dynamodb:PutItem");
+        (called == "dynamodb:PutItem" && calls % 2 == 1)
+            .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+    });
+    for number in 0..60 {
+        scene.deliver(number, &[number * 3 + 1]);
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(alerts(&scene.world), 60);
+    let (told, over) = (count(&lines, "WARN"), count(&lines, "works again"));
+    assert!((2..=6).contains(&told) && (2..=6).contains(&over), "{told} and {over} lines in five minutes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_no_objects_own_fault_although_others_were_still_being_read_when_it_began() {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
