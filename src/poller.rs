@@ -54,10 +54,13 @@ pub async fn poll(context: Context, number: usize, slots: Slots, deleter: Delete
     let mut failing = Failing::default();
     while context.env.stop.phase() == Phase::Running {
         context.health.poller_moved(number);
+        moved(&context);
         let Some(permits) = turn(&context, number, &slots).await else {
             continue;
         };
-        match receive(&context, number, permits.len(), visibility).await {
+        // Never dropped before its end. It takes as long as it waits, and a call's time: if it stands still for longer,
+        // so does the poll loop.
+        match context.ports.queue.receive(permits.len(), context.config.queue.wait, visibility).await {
             Ok(messages) => {
                 failing.ended(&context);
                 start(&context, &slots, &deleter, messages, permits, visibility).await;
@@ -73,6 +76,11 @@ pub async fn poll(context: Context, number: usize, slots: Slots, deleter: Delete
             }
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a Unix time in seconds fits an f64")]
+fn moved(context: &Context) {
+    context.metrics.poll_last_timestamp.set(context.env.clock.now().unix_timestamp() as f64);
 }
 
 /// Waits for a turn to receive. `None` after a while, so that the caller shows that it is alive and asks again.
@@ -127,24 +135,6 @@ async fn gather(slots: &Slots) -> Option<Vec<OwnedSemaphorePermit>> {
         }
     }
     Some(permits)
-}
-
-/// One long poll, never dropped before its end, while the poller shows that it is alive.
-async fn receive(
-    context: &Context,
-    number: usize,
-    most: usize,
-    visibility: Duration,
-) -> Result<Vec<ReceivedMessage>, PortError> {
-    let received = context.ports.queue.receive(most, context.config.queue.wait, visibility);
-    tokio::pin!(received);
-    loop {
-        tokio::select! {
-            biased;
-            messages = &mut received => return messages,
-            () = sleep(TICK) => context.health.poller_moved(number),
-        }
-    }
 }
 
 /// Starts a task for each message, or gives them back if the process began to drain meanwhile.

@@ -500,6 +500,23 @@ async fn a_dependency_that_fails_now_and_then_is_told_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receive_that_never_ends_is_no_sign_of_life() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    sleep(Duration::from_secs(HOUR)).await;
+    let moved = || scene.process.metrics.poll_last_timestamp.get();
+    let before = moved();
+    assert!(before > 0.0 && scene.process.health.live().ok, "a quiet queue");
+    scene.world.trouble(|operation| (operation == "sqs:ReceiveMessage").then_some(Trouble::Hang));
+    sleep(Duration::from_secs(60)).await;
+    let hung = moved();
+    assert!(hung > before);
+    sleep(Duration::from_secs(120)).await;
+    assert!(!scene.process.health.live().ok, "a receive takes as long as it waits, and a call's time");
+    assert!((moved() - hung).abs() < f64::EPSILON);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_no_objects_own_fault_although_others_were_still_being_read_when_it_began() {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
