@@ -54,7 +54,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     context.env.tasks.spawn(check_failing(context.clone()));
 
     let slots = Slots::new(context.config.pipeline.concurrency);
-    let (deleter, deleted) = Deleter::start(&context);
+    let (deleter, all_deleted) = Deleter::start(&context);
     let mut pollers = Vec::new();
     for number in 0..context.config.queue.pollers {
         let (running, ended) = tokio::sync::oneshot::channel::<()>();
@@ -76,7 +76,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
         }
         slots.all_free().await;
         drop(deleter);
-        deleted.wait().await;
+        all_deleted.wait().await;
     };
     tokio::pin!(draining);
     if timeout(deadline.saturating_sub(GIVE_BACK), &mut draining).await.is_err() {

@@ -12,7 +12,7 @@
 //! never wait for each other. A crash at any point leaves an item with unsettled rules, which the message's redelivery
 //! finishes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -25,7 +25,7 @@ use crate::health::Dependency;
 use crate::lease::Lease;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
-use crate::retry::{Backoff, GaveUp, Interruption, Until, call_while_held, persist, sleep};
+use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep};
 use crate::rules::RuleSet;
 
 /// How long a claim's token must stand still before others may take it over.
@@ -119,7 +119,7 @@ impl Delivery {
         for event in merge(events, &context.metrics) {
             let retention = time::Duration::days(i64::from(context.config.store.retention_days));
             let item = stored_item(&event, retention);
-            work.push(Pending { event, item, seen: None });
+            work.push(Pending { event, item, seen: None, told: BTreeSet::new() });
         }
         let settled = Batch { context, lease, rules, refused: &mut self.refused }.settle(work).await;
         self.interrupted |= settled.is_err();
@@ -133,13 +133,15 @@ struct Pending {
     item: StoredItem,
     /// Somebody else's claim, and since when its token stands still before our eyes.
     seen: Option<(Claim, Instant)>,
+    /// The rules that this delivery alerted of it. An alert that was taken over may leave some of its rules untold.
+    told: BTreeSet<String>,
 }
 
 /// An event whose claim is ours.
 struct Claimed {
     pending: Pending,
     claim: Claim,
-    /// From before the call that took or renewed it.
+    /// From before the first call that may have taken or renewed it.
     since: Instant,
 }
 
@@ -200,7 +202,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Publishes and marks every claimed alert. Gives the events whose claims were lost meanwhile.
+    /// Publishes and marks every claimed alert. Gives the events whose claims were lost meanwhile, and those of which an
+    /// alert that was taken over did not tell every rule.
     async fn publish(&mut self, claimed: Vec<Claimed>) -> Result<Vec<Pending>, Interruption> {
         let mut lost = Vec::new();
         let mut queue = claimed.into_iter().peekable();
@@ -228,7 +231,7 @@ impl Batch<'_> {
         Ok(lost)
     }
 
-    /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours.
+    /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours. Gives what is left.
     async fn publish_batch(&mut self, batch: Vec<(Claimed, Outbound)>) -> Result<Vec<Pending>, Interruption> {
         let mut lost = Vec::new();
         let mut open = batch;
@@ -241,8 +244,8 @@ impl Batch<'_> {
                 return Ok(lost);
             }
             let (claims, alerts): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
-            let publishing = self.context.ports.publisher.publish(&alerts);
-            let results = call_while_held("sns:PublishBatch", &self.context.env.stop, publishing).await;
+            let results = self.context.ports.publisher.publish(&alerts);
+            let results = call_for_message(&self.context.env.stop, "sns:PublishBatch", results).await;
             let results = match results {
                 Ok(results) => results,
                 Err(error) => {
@@ -287,7 +290,7 @@ impl Batch<'_> {
             if accepted_any && self.context.health.succeeded(Dependency::Publisher) {
                 tracing::info!("alerts are accepted again");
             }
-            self.mark(accepted).await?;
+            lost.extend(self.mark(accepted).await?);
             if again.is_empty() {
                 return Ok(lost);
             }
@@ -302,30 +305,35 @@ impl Batch<'_> {
         &mut self,
         open: Vec<(Claimed, Outbound)>,
     ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Pending>), Interruption> {
-        let (mut kept, mut lost) = (Vec::new(), Vec::new());
-        for (mut claimed, alert) in open {
-            if claimed.since.elapsed() < FRESH {
-                kept.push((claimed, alert));
-                continue;
+        let (context, lease) = (self.context, self.lease);
+        let (mut kept, mut lost) = (open, Vec::new());
+        // Renewing some may take so long that others become stale meanwhile.
+        while kept.iter().any(|(claimed, _)| claimed.since.elapsed() >= FRESH) {
+            // All at once: one after another, a slow store would never have them all fresh.
+            let renewed: Vec<_> = futures_util::stream::iter(std::mem::take(&mut kept))
+                .map(|(mut claimed, alert)| async move {
+                    let fresh = claimed.since.elapsed() < FRESH / 2;
+                    let ours = if fresh { Ok(true) } else { renew(context, lease, &mut claimed).await };
+                    (claimed, alert, ours)
+                })
+                .buffered(PUBLISH_BATCH)
+                .collect()
+                .await;
+            for (claimed, alert, ours) in renewed {
+                match ours {
+                    Ok(true) => kept.push((claimed, alert)),
+                    Ok(false) => lost.push(claimed.pending),
+                    Err(GaveUp::Refused(error)) => self.refuse(&error),
+                    Err(GaveUp::Interrupted(why)) => return Err(why),
+                }
             }
-            match renew(self.context, self.lease, &mut claimed).await {
-                Ok(true) => kept.push((claimed, alert)),
-                Ok(false) => lost.push(claimed.pending),
-                Err(GaveUp::Refused(error)) => self.refuse(&error),
-                Err(GaveUp::Interrupted(why)) => return Err(why),
-            }
-        }
-        // Renewing the last may have taken so long that the first is stale again; its renewal is then repeated.
-        if kept.iter().any(|(claimed, _)| claimed.since.elapsed() >= FRESH) {
-            let (again, more) = Box::pin(self.keep_claims(kept)).await?;
-            lost.extend(more);
-            return Ok((again, lost));
         }
         Ok((kept, lost))
     }
 
-    /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile.
-    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<(), Interruption> {
+    /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile. Gives the events that
+    /// have rules of which nothing was told yet.
+    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Vec<Pending>, Interruption> {
         let context = self.context;
         let mut outcomes: Vec<_> = futures_util::stream::iter(accepted.into_iter().enumerate())
             .map(|(at, (claimed, id))| async move { (at, mark_one(context, claimed, id).await) })
@@ -333,15 +341,16 @@ impl Batch<'_> {
             .collect()
             .await;
         outcomes.sort_by_key(|(at, _)| *at);
-        let mut interruption = None;
+        let (mut untold, mut interruption) = (Vec::new(), None);
         for (_, outcome) in outcomes {
             match outcome {
-                Ok(()) => {}
+                Ok(pending) if pending.item.rules.is_subset(&pending.told) => {}
+                Ok(pending) => untold.push(pending),
                 Err(GaveUp::Refused(error)) => self.refuse(&error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
             }
         }
-        interruption.map_or(Ok(()), Err)
+        interruption.map_or(Ok(untold), Err)
     }
 
     fn refuse(&mut self, error: &PortError) {
@@ -384,7 +393,9 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
     .await?;
     Ok(match recorded {
         Recorded::Settled => {
-            context.metrics.duplicates_suppressed.inc();
+            if pending.told.is_empty() {
+                context.metrics.duplicates_suppressed.inc();
+            }
             Next::Settled
         }
         Recorded::Claimed(claim) => {
@@ -411,7 +422,7 @@ async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Resul
     Ok(ours)
 }
 
-async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -> Result<(), GaveUp> {
+async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -> Result<Pending, GaveUp> {
     let severity = claimed.claim.alert.severity;
     context.metrics.alerts_published.with_label_values(&[severity.as_str()]).inc();
     let event = &claimed.pending.event;
@@ -423,11 +434,13 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
         sns.message_id = %sns_message_id,
         "alert published"
     );
-    let mark = Mark { alert: claimed.claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
-    let key = &claimed.pending.item.key;
+    let Claimed { mut pending, claim, since: _ } = claimed;
+    let mark = Mark { alert: claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
+    let key = &pending.item.key;
     let stop = Until::Stopping(&context.env.stop);
     persist(context, Dependency::Store, "dynamodb:UpdateItem", stop, || context.ports.store.mark(key, &mark)).await?;
-    Ok(())
+    pending.told.extend(mark.alert.rules);
+    Ok(pending)
 }
 
 /// One event for each key, with the rules of all its copies.

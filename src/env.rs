@@ -153,24 +153,30 @@ pub enum Phase {
 
 /// The word to stop. The sender's side is [`StopHandle`].
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<Phase>);
+pub struct Stop(watch::Receiver<Reached>);
 
 #[derive(Clone, Debug)]
-pub struct StopHandle(Arc<watch::Sender<Phase>>);
+pub struct StopHandle(Arc<watch::Sender<Reached>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    phase: Phase,
+    at: Instant,
+}
 
 impl StopHandle {
     #[must_use]
     pub fn new() -> (Self, Stop) {
-        let (sender, receiver) = watch::channel(Phase::Running);
+        let (sender, receiver) = watch::channel(Reached { phase: Phase::Running, at: Instant::now() });
         (Self(Arc::new(sender)), Stop(receiver))
     }
 
     /// Moves on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
-            let later = phase > *now;
+            let later = phase > now.phase;
             if later {
-                *now = phase;
+                *now = Reached { phase, at: Instant::now() };
             }
             later
         });
@@ -180,14 +186,20 @@ impl StopHandle {
 impl Stop {
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        self.0.borrow().phase
     }
 
     /// Waits until the process is at least in `phase`; for ever when nobody can stop it any more.
     pub async fn reached(&self, phase: Phase) {
+        self.reached_at(phase).await;
+    }
+
+    /// As [`Self::reached`]; also gives when the process last moved on.
+    pub async fn reached_at(&self, phase: Phase) -> Instant {
         let mut receiver = self.0.clone();
-        if receiver.wait_for(|now| *now >= phase).await.is_err() {
-            std::future::pending::<()>().await;
+        match receiver.wait_for(|now| now.phase >= phase).await.map(|now| now.at) {
+            Ok(at) => at,
+            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -10,11 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::context::{CALL_DEADLINE, Context};
 use crate::env::{Phase, Stop};
-use crate::ports::{Fault, Receipt, ReceivedMessage};
-use crate::retry::{Backoff, Interruption, call};
+use crate::ports::{Fault, PortError, Receipt, ReceivedMessage};
+use crate::retry::{Backoff, Interruption, call_for_message};
 
 /// SQS's twelve hours, less a minute for giving the message back.
 const LONGEST: Duration = Duration::from_secs(12 * 3600 - 60);
+
+const EXTENSION: &str = "sqs:ChangeMessageVisibility";
 
 /// How a lease ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,9 @@ impl Heart {
             }
             let visibility = self.visibility.min(left);
             let extension = self.context.ports.queue.change_visibility(&self.receipt, visibility);
-            match call("sqs:ChangeMessageVisibility", extension).await {
+            let extension = call_for_message(&self.context.env.stop, EXTENSION, extension);
+            let answer = timeout(self.deadline(), extension).await;
+            match answer.unwrap_or_else(|_| Err(PortError::timed_out(EXTENSION, self.deadline()))) {
                 Ok(()) => {
                     self.count("ok");
                     backoff = self.retries();
@@ -146,6 +150,11 @@ impl Heart {
                 }
             }
         }
+    }
+
+    /// Several extensions that get no answer fit into what is left of a visibility when the first is sent.
+    fn deadline(&self) -> Duration {
+        (self.visibility / 6).clamp(Duration::from_secs(1), CALL_DEADLINE)
     }
 
     /// Hard: a lease that runs out costs a receive.

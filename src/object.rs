@@ -18,7 +18,7 @@ use crate::health::Dependency;
 use crate::lease::Lease;
 use crate::notification::{InlineRecord, ObjectRef};
 use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
-use crate::retry::{Backoff, Interruption, Until, call_while_held, sleep};
+use crate::retry::{Backoff, Interruption, Until, call_for_message, sleep};
 use crate::rules::{Detection, Matcher, RuleSet};
 
 /// Compressed bodies up to this size are decoded where they are: less than half a millisecond of work.
@@ -309,7 +309,7 @@ impl<'a> Reading<'a> {
                 return Err(why.into());
             }
             let opening = context.ports.objects.open(&self.request);
-            let error = match call_while_held("s3:GetObject", &context.env.stop, opening).await {
+            let error = match call_for_message(&context.env.stop, "s3:GetObject", opening).await {
                 Ok(body) => {
                     if context.health.succeeded(Dependency::Objects) {
                         tracing::info!("objects can be read again");

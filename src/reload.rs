@@ -74,10 +74,11 @@ impl RuleSource {
             }
             Err(error) => {
                 let text = error.to_string();
-                tracing::error!(error = %text, "reload refused, the rules in force stay");
-                self.status.send_modify(|status| status.error = Some(text));
-                self.metrics.rules_reloads.with_label_values(&["failed"]).inc();
+                self.status.send_modify(|status| status.error = Some(text.clone()));
                 self.metrics.rules_last_reload_success.set(0);
+                self.metrics.rules_reloads.with_label_values(&["failed"]).inc();
+                // Last: whoever reads this line finds the rest already so.
+                tracing::error!(error = text, "reload refused, the rules in force stay");
                 Err(error)
             }
         }

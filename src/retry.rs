@@ -14,9 +14,8 @@ use crate::ports::{ErrorClass, PortError};
 const LONGEST: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// How long a call in flight may still take when the process gives back what it holds. Twice this, for a publish and its
-/// mark, leaves time to give the message back.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long calls may go on once the process gives back what it holds: half of the time for that.
+const LAST_CALL: Duration = Duration::from_millis(1500);
 
 /// Doubling pauses with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -112,20 +111,21 @@ pub async fn call<T>(
     timeout(CALL_DEADLINE, call).await.unwrap_or_else(|_| Err(PortError::timed_out(operation, CALL_DEADLINE)))
 }
 
-/// One call under the core's deadline. When the process gives back what it holds, it has only [`LAST_WORD`] to end.
-pub async fn call_while_held<T>(
-    operation: &'static str,
+/// A call for the sake of a message. Once the process gives back what it holds, one that does not answer soon is given
+/// up, which counts as a lost answer: a hanging service must not use up the time in which messages can be given back.
+pub async fn call_for_message<T>(
     stop: &Stop,
-    called: impl Future<Output = Result<T, PortError>>,
+    operation: &'static str,
+    attempt: impl Future<Output = Result<T, PortError>>,
 ) -> Result<T, PortError> {
-    let cut_off = async {
-        stop.reached(Phase::GivingBack).await;
-        tokio::time::sleep(LAST_WORD).await;
+    let last = async {
+        let since = stop.reached_at(Phase::GivingBack).await;
+        tokio::time::sleep(LAST_CALL.saturating_sub(since.elapsed())).await;
     };
     tokio::select! {
         biased;
-        result = call(operation, called) => result,
-        () = cut_off => Err(PortError::timed_out(operation, LAST_WORD)),
+        answer = call(operation, attempt) => answer,
+        () = last => Err(PortError::timed_out(operation, LAST_CALL)),
     }
 }
 
@@ -139,7 +139,7 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
 }
 
 /// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline, even if the message is lost meanwhile. Gives also when the last attempt began.
+/// runs to its end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
 pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
@@ -152,9 +152,9 @@ where
 {
     let mut backoff = Backoff::default();
     let mut retrying = None;
+    let began = Instant::now();
     loop {
-        let began = Instant::now();
-        let error = match call_while_held(operation, &context.env.stop, attempt()).await {
+        let error = match call_for_message(&context.env.stop, operation, attempt()).await {
             Ok(value) => {
                 if context.health.succeeded(dependency) {
                     tracing::info!(dependency = dependency.name(), operation, "works again");

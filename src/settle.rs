@@ -11,7 +11,7 @@ use crate::deliver::Delivered;
 use crate::env::Phase;
 use crate::lease::Lease;
 use crate::ports::{Fault, PortError};
-use crate::retry::{Backoff, call};
+use crate::retry::{Backoff, call, call_for_message};
 
 /// SQS deletes at most this many messages in one call.
 const BATCH: usize = 10;
@@ -96,7 +96,8 @@ async fn delete_batch(context: &Context, batch: Vec<Deletion>) {
     }
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     for attempt in 1..=ATTEMPTS {
-        let results = call("sqs:DeleteMessageBatch", context.ports.queue.delete(&entries)).await;
+        let deleting = context.ports.queue.delete(&entries);
+        let results = call_for_message(&context.env.stop, "sqs:DeleteMessageBatch", deleting).await;
         let mut failed = Vec::new();
         let mut last_error: Option<PortError> = None;
         match results {

@@ -40,6 +40,9 @@ const MAX_REDIRECTS: usize = 2;
 const MAX_REGIONS: usize = 64;
 const MAX_BUCKETS: usize = 1024;
 
+/// S3's limit for a key and for a version id. The SDK panics where a name does not fit into an address.
+const MAX_NAME_BYTES: usize = 1024;
+
 pub(super) struct S3 {
     config: Config,
     home: String,
@@ -165,8 +168,12 @@ impl ObjectStore for S3 {
                     let detail = format!("\"{}\" is not the name of a bucket", request.bucket);
                     return Err(errors::failure(&GET, ErrorClass::Permanent, Fault::Invalid, &detail));
                 }
-                if request.key.is_empty() {
-                    let detail = format!("an empty key names no object of bucket {}", request.bucket);
+                let version = request.version_id.as_ref().map_or(0, String::len);
+                if request.key.is_empty() || request.key.len() > MAX_NAME_BYTES || version > MAX_NAME_BYTES {
+                    let (key, bucket) = (request.key.len(), &request.bucket);
+                    let detail = format!(
+                        "a key of {key} bytes with a version id of {version} names no object of bucket {bucket}"
+                    );
                     return Err(errors::failure(&GET, ErrorClass::Permanent, Fault::Invalid, &detail));
                 }
                 let known = self.found_in(&request.bucket);
@@ -218,10 +225,12 @@ impl ObjectStore for S3 {
     }
 }
 
-/// Whether this can be a bucket's name, old rules included. The SDK would take ARNs too, but no notification has these,
-/// and whoever writes to the queue chooses the name.
+/// Whether this can be a bucket's name, old rules included. The SDK would take ARNs, directory buckets and Outposts too,
+/// but no log is delivered there, and whoever writes to the queue chooses the name.
 fn is_bucket(name: &str) -> bool {
-    (3..=255).contains(&name.len())
+    const ELSEWHERE: [&str; 3] = ["--x-s3", "--xa-s3", "--op-s3"];
+    !ELSEWHERE.iter().any(|suffix| name.ends_with(suffix))
+        && (3..=255).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         && name.bytes().any(|b| b.is_ascii_alphanumeric())
 }

@@ -9,8 +9,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[cfg(feature = "emulator")]
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::ConfigErrors;
 use crate::metrics::REVISION;
@@ -126,7 +128,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 #[cfg(feature = "emulator")]
 fn demo(args: crate::demo::DemoArgs) -> ExitCode {
     let done = runtime().and_then(|runtime| {
-        runtime.block_on(crate::demo::run(args)).map_err(|error| Failure::Other(format!("{error:#}")))
+        runtime.block_on(crate::demo::run(args)).map_err(|error| match error.downcast() {
+            Ok(rules) => Failure::Rules(rules),
+            Err(error) => Failure::Other(format!("{error:#}")),
+        })
     });
     done.unwrap_or_else(|failure| {
         complain(&failure);

@@ -104,7 +104,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let running = Running::start(&emulator, &made, &args, rules, &metrics, clock)?;
 
     let screen = Screen::on_stdout();
-    screen.introduce(&emulator, running.admin.address(), &plan);
+    screen::introduce(&emulator, running.admin.address(), &plan);
     let started = Instant::now();
     let uploading = plan.upload(&emulator);
     tokio::pin!(uploading);
@@ -148,7 +148,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             reasons: reasons.taken(),
             metrics: &metrics,
         };
-        screen.say(&summary.to_string());
+        screen::say(&summary.to_string());
         if let Some(expected) = &plan.expected {
             let problems = summary.problems(expected);
             screen.verdict(&problems, expected.len());
@@ -157,7 +157,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             }
         }
         if !args.exit {
-            screen.say("Going on until Ctrl-C: ask the endpoints above, or upload more files.");
+            screen::say("Going on until Ctrl-C: ask the endpoints above, or upload more files.");
             loop {
                 tokio::select! {
                     biased;
@@ -311,13 +311,11 @@ impl Plan {
 }
 
 fn load_rules(args: &DemoArgs, clock: Clock, metrics: &Arc<Metrics>) -> anyhow::Result<RuleSource> {
-    Ok(match &args.rules {
-        Some(path) => RuleSource::load(path.clone(), clock.now(), Arc::clone(metrics))?,
-        None => {
-            let rules = RuleSet::parse(DEFAULT_RULES)?;
-            RuleSource::new(PathBuf::from("monitored_events.json"), rules, clock.now(), Arc::clone(metrics))
-        }
-    })
+    if let Some(path) = &args.rules {
+        return Ok(RuleSource::load(path.clone(), clock.now(), Arc::clone(metrics))?);
+    }
+    let built_in = RuleSet::parse(DEFAULT_RULES)?;
+    Ok(RuleSource::new(PathBuf::from("monitored_events.json"), built_in, clock.now(), Arc::clone(metrics)))
 }
 
 fn log_level() -> String {

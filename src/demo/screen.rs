@@ -76,10 +76,8 @@ impl Alert {
             pad = PAD,
         );
         for (id, description) in &self.rules {
-            lines.push_str(&format!("\n{PAD}rule   {id}"));
-            if !description.is_empty() {
-                lines.push_str(&format!(": {description}"));
-            }
+            let colon = if description.is_empty() { "" } else { ": " };
+            lines.extend(["\n", PAD, "rule   ", id, colon, description]);
         }
         lines
     }
@@ -102,6 +100,25 @@ pub(super) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// Writes a line. Unlike `println!` it does not panic when the reader is gone.
+pub(super) fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _nobody_reads = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+pub(super) fn introduce(emulator: &Emulator, admin: SocketAddr, plan: &Plan) {
+    let endpoint = emulator.endpoint();
+    say(&format!(
+        "trailhound demo: the daemon, on an AWS inside of this process\n\n  \
+         AWS        {endpoint}  (S3, SQS, SNS and DynamoDB, in {region})\n  \
+         daemon     http://{admin}/livez  /readyz  /metrics  /rules\n  \
+         input      {told}\n\n\
+         Alerts, as they arrive on the topic:\n",
+        region = emulator.region(),
+        told = shown(&plan.told, 400),
+    ));
+}
+
 pub(super) struct Screen {
     colour: bool,
 }
@@ -111,27 +128,8 @@ impl Screen {
         Self { colour: colours(&std::io::stdout()) }
     }
 
-    /// Writes a line. Unlike `println!` it does not panic when the reader is gone.
-    pub(super) fn say(&self, text: &str) {
-        let mut stdout = std::io::stdout().lock();
-        let _nobody_reads = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-    }
-
-    pub(super) fn introduce(&self, emulator: &Emulator, admin: SocketAddr, plan: &Plan) {
-        let endpoint = emulator.endpoint();
-        self.say(&format!(
-            "trailhound demo: the daemon, on an AWS inside of this process\n\n  \
-             AWS        {endpoint}  (S3, SQS, SNS and DynamoDB, in {region})\n  \
-             daemon     http://{admin}/livez  /readyz  /metrics  /rules\n  \
-             input      {told}\n\n\
-             Alerts, as they arrive on the topic:\n",
-            region = emulator.region(),
-            told = shown(&plan.told, 400),
-        ));
-    }
-
     pub(super) fn alert(&self, alert: &Alert) {
-        self.say(&format!("{}\n", alert.lines(self.colour)));
+        say(&format!("{}\n", alert.lines(self.colour)));
     }
 
     /// Whether the outcome is as the story says.
@@ -142,11 +140,12 @@ impl Screen {
             (true, false) => ("\x1b[1;31m", "\x1b[0m"),
         };
         if problems.is_empty() {
-            let once =
-                format_args!("{expected} events, each alerted once and stored once, one file in the dead-letter queue");
-            self.say(&format!("{paint}As it should be:{plain} {once}.\n"));
+            say(&format!(
+                "{paint}As it should be:{plain} every detected event ({expected}) was alerted once and stored once, and \
+                 the file that is cut off is in the dead-letter queue.\n"
+            ));
         } else {
-            self.say(&format!("{paint}Not as it should be:{plain}\n{}\n", list(problems)));
+            say(&format!("{paint}Not as it should be:{plain}\n{}\n", list(problems)));
         }
     }
 }

@@ -664,10 +664,7 @@ impl Writer {
         Ok((key, gzip(&digest.to_string())?))
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T
-    where
-        T: Default,
-    {
+    fn pick<T: Clone + Default>(&mut self, from: &[T]) -> T {
         self.rng.choice(from).cloned().unwrap_or_default()
     }
 
@@ -844,6 +841,7 @@ mod tests {
         ConsoleLogin console-login-failures
         ListAccounts unauthorized-api-calls
         RunInstances unauthorized-api-calls
+        CreateAccessKey access-key-created
         AttachUserPolicy iam-policy-changes
         PutUserPolicy iam-policy-changes
         StopLogging cloudtrail-stopped

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -20,6 +21,9 @@ use winterbaume_core::{MockRequest, MockResponse};
 
 use super::{Aws, Fault, RequestInfo, read, wire};
 use crate::env::lock;
+
+/// How long a connection is kept open after the last byte that it is to carry.
+const FLUSH: Duration = Duration::from_millis(20);
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -103,12 +107,12 @@ fn cut(answer: MockResponse, after: usize) -> io::Result<Response<Body>> {
     let MockResponse { status, mut headers, mut body } = answer;
     headers.insert(CONTENT_LENGTH, body.len().into());
     body.truncate(after);
-    let end = stream::once(async {
-        // While it waits the server sends what it has; otherwise it would close before the first byte.
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    let end = async {
+        // Time to send the head and the part: an error at once would take both back.
+        tokio::time::sleep(FLUSH).await;
         Err(closed())
-    });
-    let frames = stream::iter([Ok(Frame::data(body))]).chain(end);
+    };
+    let frames = stream::iter([Ok(Frame::data(body))]).chain(stream::once(end));
     finish(status, headers, BodyExt::boxed(StreamBody::new(frames)))
 }
 

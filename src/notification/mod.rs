@@ -15,6 +15,9 @@ use crate::alert::shown;
 /// How many SNS envelopes may stand around a message: S3 to one topic is one, a topic that feeds a topic is two.
 pub const MAX_ENVELOPES: usize = 4;
 
+/// S3's limit for a key, in bytes. Buckets' names and version ids are no longer, and what is would only fill the log.
+const MAX_NAME_BYTES: usize = 1024;
+
 /// At most this many problems are kept for one message, and their number beyond.
 const MAX_PROBLEMS: usize = 16;
 
@@ -220,7 +223,7 @@ impl Reader {
         }
         for (index, record) in records.iter().enumerate() {
             match s3_record(record) {
-                Ok(Some(object)) => self.object_ref(object),
+                Ok(Some(object)) => self.object_ref(index, object),
                 Ok(None) => self.found.ignored.push(Ignored::OtherS3Event),
                 Err(detail) => self.problem(NotificationError::BadRecord { index, detail }),
             }
@@ -238,7 +241,7 @@ impl Reader {
         }
         for (index, key) in keys.into_iter().enumerate() {
             match filled(Some(&key)) {
-                Some(key) => self.object_ref(Found { bucket: bucket.clone(), key, ..Found::default() }),
+                Some(key) => self.object_ref(index, Found { bucket: bucket.clone(), key, ..Found::default() }),
                 None => self.bad(index, "an element of \"s3ObjectKey\" is not a key"),
             }
         }
@@ -264,13 +267,13 @@ impl Reader {
             self.found.ignored.push(Ignored::OtherS3Event);
         } else {
             match event_bridge_object(detail, region, time(event.get("time"))) {
-                Ok(object) => self.object_ref(object),
+                Ok(object) => self.object_ref(0, object),
                 Err(detail) => self.bad(0, detail),
             }
         }
     }
 
-    fn object_ref(&mut self, found: Found) {
+    fn object_ref(&mut self, index: usize, found: Found) {
         let Found { bucket, key, fallback_key, version_id, size, region, created_at } = found;
         let recognised = match (classify(&key), &fallback_key) {
             (Err(Ignored::OtherObject), Some(decoded)) => classify(decoded),
@@ -280,6 +283,17 @@ impl Reader {
             Ok(kind) => kind,
             Err(ignored) => return self.found.ignored.push(ignored),
         };
+        let (key, fallback_key) = match fallback_key {
+            Some(decoded) if key.len() > MAX_NAME_BYTES => (decoded, None),
+            fallback_key => (key, fallback_key),
+        };
+        if [Some(&bucket), Some(&key), version_id.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|name| name.len() > MAX_NAME_BYTES)
+        {
+            return self.bad(index, "a bucket, key or version longer than S3 has any");
+        }
         if self.seen.insert((bucket.clone(), key.clone(), version_id.clone())) {
             let object = ObjectRef { bucket, key, fallback_key, version_id, size, region, created_at, kind };
             self.found.objects.push(object);
@@ -365,7 +379,6 @@ fn event_bridge_object(
     })
 }
 
-/// What CloudTrail publishes when a topic is set on a trail.
 /// Whether this has the fields that CloudTrail gives every record of a call.
 fn is_record(detail: &RawValue) -> bool {
     let has = |fields: &Members<'_>, name: &str| filled(fields.get(name)).is_some();
@@ -374,6 +387,7 @@ fn is_record(detail: &RawValue) -> bool {
     })
 }
 
+/// What CloudTrail publishes when a topic is set on a trail.
 fn is_validation_message(text: &str) -> bool {
     text == "CloudTrail validation message."
 }
@@ -633,6 +647,40 @@ mod tests {
         "#);
         insta::assert_snapshot!(seen(r#"{"detail-type":"AWS API Call via CloudTrail","source":"aws.iam","detail":null}"#), @r#"problem: record 0 of the notification: the "detail" of the EventBridge event is not a CloudTrail record"#);
         insta::assert_snapshot!(seen(r#"{"detail-type":"Object Created","source":"aws.s3","detail":{"bucket":{"name":"b"}}}"#), @r#"problem: record 0 of the notification: no "detail.object""#);
+    }
+
+    #[test]
+    fn names_longer_than_s3_has_any_are_problems() {
+        let tail = "/111122223333_CloudTrail_eu-west-1_20240501T1205Z_Qz4Lr8sVw1TnYb6K.json.gz";
+        let key = |length: usize| format!("{}{tail}", "k".repeat(length - tail.len()));
+        let cloudtrail = |bucket: &str, key: &str| json!({ "s3Bucket": bucket, "s3ObjectKey": ["b.json.gz", key] });
+        let s3 = |key: &str, version: &str| {
+            json!({ "Records": [{ "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+                "s3": { "bucket": { "name": "b" }, "object": { "key": key, "versionId": version } } }] })
+        };
+        let event_bridge = |key: &str| {
+            json!({ "detail-type": "Object Created", "source": "aws.s3",
+                "detail": { "bucket": { "name": "b" }, "object": { "key": key } } })
+        };
+        for body in [cloudtrail("b", &key(1024)), s3(&key(1024).replace('k', "%6B"), "v"), event_bridge(&key(1024))] {
+            let found = parse(&body.to_string());
+            assert_eq!((found.objects.len(), found.problems.len()), (1, 0), "{body}");
+        }
+        for (index, body) in [
+            (1, cloudtrail("b", &key(1025))),
+            (1, cloudtrail(&"b".repeat(70_000), &key(100))),
+            (0, s3(&key(1025), "v")),
+            (0, s3(&key(100), &"v".repeat(1025))),
+            (0, event_bridge(&key(1025))),
+        ] {
+            let found = parse(&body.to_string());
+            let detail = "a bucket, key or version longer than S3 has any".to_owned();
+            assert_eq!(found.problems, [NotificationError::BadRecord { index, detail }]);
+            assert_eq!(found.objects, []);
+        }
+        // A key that is too long only because it is encoded can only be meant decoded.
+        let encoded = parse(&event_bridge(&key(1000).replace('k', "%6B")).to_string());
+        assert_eq!((&encoded.objects[0].key, &encoded.objects[0].fallback_key), (&key(1000), &None));
     }
 
     #[test]

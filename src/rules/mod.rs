@@ -231,6 +231,7 @@ mod tests {
         // Organizations has an AttachPolicy, and other services share names with IAM.
         ("iam-policy-changes", "/eventSource", Some("organizations.amazonaws.com")),
         ("iam-policy-changes", "/eventName", Some("ListAttachedUserPolicies")),
+        ("access-key-created", "/eventName", Some("ListAccessKeys")),
         ("cloudtrail-stopped", "/eventName", Some("GetTrailStatus")),
         ("cloudtrail-configuration-changes", "/eventName", Some("GetEventSelectors")),
         // A sign-in that succeeded carries no message.
@@ -260,6 +261,27 @@ mod tests {
             let mut record = fixture(id);
             *record.pointer_mut(pointer).unwrap() = text.map_or(Value::Null, Value::from);
             assert!(matched(&mut matcher, &record).is_empty(), "{id} with {pointer} = {text:?}");
+        }
+    }
+
+    #[test]
+    fn each_area_reaches_beyond_the_first_names_that_come_to_mind() {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::parse(DEFAULT_RULES).unwrap()));
+        for (source, name, rule) in [
+            // What KMS itself records once the waiting period is over.
+            ("kms", "DeleteKey", "kms-key-deletion"),
+            ("config", "DeleteConfigRule", "aws-config-changes"),
+            ("config", "DeleteConformancePack", "aws-config-changes"),
+            ("cloudtrail", "CreateEventDataStore", "cloudtrail-configuration-changes"),
+            ("ec2", "DeleteFlowLogs", "vpc-changes"),
+            ("ec2", "ModifyVpcBlockPublicAccessOptions", "vpc-changes"),
+            ("ec2", "EnableVgwRoutePropagation", "route-table-changes"),
+            ("ec2", "CreateTransitGatewayRoute", "route-table-changes"),
+            ("ec2", "AcceptTransitGatewayVpcAttachment", "network-gateway-changes"),
+            ("ec2", "CreateTransitGatewayPeeringAttachment", "network-gateway-changes"),
+        ] {
+            let record = json!({ "eventSource": format!("{source}.amazonaws.com"), "eventName": name });
+            assert_eq!(matched(&mut matcher, &record), [rule], "{name}");
         }
     }
 

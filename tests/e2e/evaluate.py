@@ -102,12 +102,17 @@ def named_keys(body):
     ]
 
 
+RECORD_FIELDS = ("eventVersion", "eventSource", "eventName", "eventTime")
+
+
 def inline_record(body):
-    """The record that travels in a message, if one does."""
+    """The record that travels in a message, if one does: EventBridge says so, or its `detail` is plainly a record."""
     document = parsed(body)
-    if isinstance(document, dict) and str(document.get("detail-type", "")).endswith("via CloudTrail"):
-        return document["detail"]
-    return None
+    detail = document.get("detail") if isinstance(document, dict) else None
+    if not isinstance(detail, dict):
+        return None
+    said = str(document.get("detail-type", "")).endswith("via CloudTrail")
+    return detail if said or all(detail.get(name) for name in RECORD_FIELDS) else None
 
 
 def is_known(body):

@@ -1,25 +1,26 @@
 //! `trailhound demo`, as a newcomer runs it.
 
+use std::io;
 use std::process::Stdio;
 
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 /// Standard output and whether it went well.
-async fn demo(arguments: &[&str]) -> (String, bool) {
+async fn demo(arguments: &[&str]) -> io::Result<(String, bool)> {
     let output = Command::new(env!("CARGO_BIN_EXE_trailhound"))
         .arg("demo")
         .args(arguments)
         .env_remove("LOG_LEVEL")
         .stdin(Stdio::null())
         .output()
-        .await
-        .unwrap();
-    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+        .await?;
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success()))
 }
 
 #[tokio::test]
 async fn the_story_ends_as_it_should_with_each_event_alerted_once() {
-    let (told, well) = demo(&["--exit"]).await;
+    let (told, well) = demo(&["--exit"]).await.unwrap();
     assert!(well, "{told}");
     assert!(told.contains("As it should be: "), "{told}");
     assert_eq!(told.matches("StopLogging").count(), 1, "{told}");
@@ -36,7 +37,7 @@ async fn own_log_files_are_read_and_alerted() {
         "userIdentity":{"type":"IAMUser","userName":"mallory","accountId":"111122223333"},
         "recipientAccountId":"111122223333","requestParameters":null,"responseElements":null}"#;
     std::fs::write(folder.path().join("sample.json"), format!("{{\"Records\":[{record},{record}]}}")).unwrap();
-    let (told, well) = demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await;
+    let (told, well) = demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await.unwrap();
     assert!(well, "{told}");
     assert_eq!(told.matches("DeleteTrail").count(), 1, "{told}");
     assert!(told.contains("mallory from 203.0.113.9"), "{told}");
@@ -45,5 +46,45 @@ async fn own_log_files_are_read_and_alerted() {
 #[tokio::test]
 async fn a_folder_without_logs_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(!demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await.1);
+    assert!(!demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await.unwrap().1);
+}
+
+#[tokio::test]
+async fn it_goes_on_until_it_is_interrupted() {
+    let mut running = Command::new(env!("CARGO_BIN_EXE_trailhound"))
+        .arg("demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    let mut page = None;
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some((_, address)) = line.split_once("http://").filter(|(_, rest)| rest.contains("/livez")) {
+            page = address.split('/').next().map(str::to_owned);
+        }
+        if line.starts_with("Going on until Ctrl-C") {
+            break;
+        }
+    }
+    tokio::net::TcpStream::connect(page.unwrap()).await.unwrap();
+    let interrupt = Command::new("kill").args(["-INT", &running.id().unwrap().to_string()]).status().await.unwrap();
+    assert!(interrupt.success());
+    assert!(running.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_wrong_rule_file_ends_with_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.json");
+    std::fs::write(&rules, r#"{"events": []}"#).unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_trailhound"))
+        .args(["demo", "--exit", "--rules"])
+        .arg(&rules)
+        .stderr(Stdio::null())
+        .status()
+        .await
+        .unwrap();
+    assert_eq!(status.code(), Some(78));
 }

@@ -2,6 +2,7 @@
 //! adapters (`contract.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,8 +25,16 @@ pub enum Trouble {
     Fail(ErrorClass, Fault),
     /// It did its work, and the answer is lost.
     LoseAnswer,
-    /// It never ends.
+    /// It did nothing and never ends.
     Hang,
+    /// It did its work and never ends.
+    HangAfter,
+    /// It does its work so much later.
+    Slow(Duration),
+    /// The process that called dies before the call did anything.
+    DieBefore,
+    /// The process that called dies when the call did its work.
+    DieAfter,
     /// Objects only: the body breaks off after so many bytes.
     Break(u64),
 }
@@ -52,6 +61,8 @@ pub struct QueueState {
     pub deleted: Vec<String>,
     /// The most messages that were invisible at once.
     pub most_in_flight: usize,
+    /// The most receives of a message that was deleted.
+    pub most_receives: u32,
     next: u64,
 }
 
@@ -88,9 +99,14 @@ pub struct World {
     pub on_delete: Mutex<OnDelete>,
     pub visibility: Duration,
     pub max_receive_count: u32,
+    /// How to kill each process, by its number.
+    kills: Mutex<BTreeMap<u64, Kill>>,
+    processes: AtomicU64,
     random: Mutex<fastrand::Rng>,
     arrived: Notify,
 }
+
+type Kill = Box<dyn FnOnce() + Send>;
 
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -108,13 +124,23 @@ impl World {
             on_delete: Mutex::new(Box::new(|_, _| ())),
             visibility,
             max_receive_count,
+            kills: Mutex::default(),
+            processes: AtomicU64::new(0),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             arrived: Notify::new(),
         })
     }
 
+    /// The ports of a new process.
     pub fn ports(self: &Arc<Self>) -> Ports {
-        let fake = Arc::new(Fake(Arc::clone(self)));
+        self.ports_of(|| ())
+    }
+
+    /// The ports of a new process, which `kill` kills.
+    pub fn ports_of(self: &Arc<Self>, kill: impl FnOnce() + Send + 'static) -> Ports {
+        let process = self.processes.fetch_add(1, Ordering::Relaxed);
+        lock(&self.kills).insert(process, Box::new(kill));
+        let fake = Arc::new(Fake(Arc::clone(self), process));
         Ports { queue: fake.clone(), objects: fake.clone(), publisher: fake.clone(), store: fake }
     }
 
@@ -148,21 +174,6 @@ impl World {
     pub fn note(&self, line: impl Into<String>) {
         lock(&self.trace).push(line.into());
     }
-
-    /// A few milliseconds, so that calls interleave.
-    async fn begin(&self, operation: &'static str) -> Result<Option<Trouble>, PortError> {
-        let latency = lock(&self.random).u64(1..20);
-        sleep(Duration::from_millis(latency)).await;
-        let trouble = lock(&self.troubles)(operation);
-        if let Some(trouble) = &trouble {
-            self.note(format!("{operation}: {trouble:?}"));
-        }
-        match trouble {
-            Some(Trouble::Fail(class, fault)) => Err(error(class, fault, operation)),
-            Some(Trouble::Hang) => std::future::pending().await,
-            other => Ok(other),
-        }
-    }
 }
 
 pub fn error(class: ErrorClass, fault: Fault, operation: &'static str) -> PortError {
@@ -173,30 +184,66 @@ fn lost(operation: &'static str) -> PortError {
     error(ErrorClass::Transient, Fault::Unavailable, operation)
 }
 
-fn answer<T>(trouble: &Option<Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
-    match trouble {
-        Some(Trouble::LoseAnswer) => Err(lost(operation)),
-        _ => Ok(value),
+/// What one process, of this number, sees of the world.
+struct Fake(Arc<World>, u64);
+
+impl Fake {
+    /// A few milliseconds, so that calls interleave.
+    async fn begin(&self, operation: &'static str) -> Result<Option<Trouble>, PortError> {
+        let Self(world, _) = self;
+        let latency = lock(&world.random).u64(1..20);
+        sleep(Duration::from_millis(latency)).await;
+        let trouble = lock(&world.troubles)(operation);
+        if let Some(trouble) = &trouble {
+            world.note(format!("{operation}: {trouble:?}"));
+        }
+        match trouble {
+            Some(Trouble::Fail(class, fault)) => Err(error(class, fault, operation)),
+            Some(Trouble::Hang) => std::future::pending().await,
+            Some(Trouble::DieBefore) => self.die().await,
+            Some(Trouble::Slow(delay)) => {
+                sleep(delay).await;
+                Ok(None)
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn end<T>(&self, trouble: Option<&Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
+        match trouble {
+            Some(Trouble::LoseAnswer) => Err(lost(operation)),
+            Some(Trouble::HangAfter) => std::future::pending().await,
+            Some(Trouble::DieAfter) => self.die().await,
+            _ => Ok(value),
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        let kill = lock(&self.0.kills).remove(&self.1);
+        if let Some(kill) = kill {
+            kill();
+        }
+        std::future::pending().await
     }
 }
-
-struct Fake(Arc<World>);
 
 #[async_trait]
 impl MessageQueue for Fake {
     async fn attributes(&self) -> Result<QueueAttributes, PortError> {
-        let trouble = self.0.begin("sqs:GetQueueAttributes").await?;
-        let queue = lock(&self.0.queue);
-        let now = Instant::now();
-        let visible = queue.messages.iter().filter(|it| it.visible_at <= now).count() as u64;
-        let attributes = QueueAttributes {
-            visibility_timeout: self.0.visibility,
-            visible,
-            in_flight: queue.messages.len() as u64 - visible,
-            delayed: 0,
-            max_receive_count: Some(self.0.max_receive_count),
+        let trouble = self.begin("sqs:GetQueueAttributes").await?;
+        let attributes = {
+            let queue = lock(&self.0.queue);
+            let now = Instant::now();
+            let visible = queue.messages.iter().filter(|it| it.visible_at <= now).count() as u64;
+            QueueAttributes {
+                visibility_timeout: self.0.visibility,
+                visible,
+                in_flight: queue.messages.len() as u64 - visible,
+                delayed: 0,
+                max_receive_count: Some(self.0.max_receive_count),
+            }
         };
-        answer(&trouble, "sqs:GetQueueAttributes", attributes)
+        self.end(trouble.as_ref(), "sqs:GetQueueAttributes", attributes).await
     }
 
     async fn receive(
@@ -206,7 +253,7 @@ impl MessageQueue for Fake {
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError> {
         let world = &self.0;
-        let trouble = world.begin("sqs:ReceiveMessage").await?;
+        let trouble = self.begin("sqs:ReceiveMessage").await?;
         let deadline = Instant::now() + wait;
         loop {
             let arrived = world.arrived.notified();
@@ -243,7 +290,7 @@ impl MessageQueue for Fake {
                 (received, next)
             };
             if !received.is_empty() || Instant::now() >= deadline {
-                return answer(&trouble, "sqs:ReceiveMessage", received);
+                return self.end(trouble.as_ref(), "sqs:ReceiveMessage", received).await;
             }
             tokio::select! {
                 biased;
@@ -255,7 +302,7 @@ impl MessageQueue for Fake {
 
     async fn change_visibility(&self, receipt: &Receipt, visibility: Duration) -> Result<(), PortError> {
         let operation = "sqs:ChangeMessageVisibility";
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         {
             let mut queue = lock(&self.0.queue);
             let now = Instant::now();
@@ -273,13 +320,13 @@ impl MessageQueue for Fake {
             self.0.note(format!("{} given back", receipt.0));
             self.0.arrived.notify_waiters();
         }
-        answer(&trouble, operation, ())
+        self.end(trouble.as_ref(), operation, ()).await
     }
 
     async fn delete(&self, delivered: &[Delivered]) -> Result<Vec<Result<(), PortError>>, PortError> {
         let operation = "sqs:DeleteMessageBatch";
         assert!(!delivered.is_empty() && delivered.len() <= 10, "SQS deletes one to ten messages at once");
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         for one in delivered {
             let there = lock(&self.0.queue)
                 .messages
@@ -292,12 +339,13 @@ impl MessageQueue for Fake {
                 let mut queue = lock(&self.0.queue);
                 if let Some(at) = queue.messages.iter().position(|it| it.id == one.message_id()) {
                     let message = queue.messages.remove(at);
+                    queue.most_receives = queue.most_receives.max(message.receive_count);
                     queue.deleted.push(message.id);
                 }
                 self.0.note(format!("{} deleted", one.receipt().0));
             }
         }
-        answer(&trouble, operation, delivered.iter().map(|_| Ok(())).collect())
+        self.end(trouble.as_ref(), operation, delivered.iter().map(|_| Ok(())).collect()).await
     }
 }
 
@@ -305,7 +353,7 @@ impl MessageQueue for Fake {
 impl ObjectStore for Fake {
     async fn open(&self, request: &ObjectRequest) -> Result<ObjectBody, PortError> {
         let operation = "s3:GetObject";
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         let object = lock(&self.0.objects)
             .get(&(request.bucket.clone(), request.key.clone()))
             .cloned()
@@ -318,15 +366,17 @@ impl ObjectStore for Fake {
         let length = rest.len() as u64;
         let breaks = match trouble {
             Some(Trouble::Break(after)) => Some(after),
-            Some(Trouble::LoseAnswer) => return Err(lost(operation)),
+            Some(Trouble::LoseAnswer | Trouble::HangAfter | Trouble::DieAfter) => {
+                return self.end(trouble.as_ref(), operation, ()).await.and(Err(lost(operation)));
+            }
             _ => object.breaks.map(|at| at.saturating_sub(request.start)),
         };
         Ok(ObjectBody { etag: Some(object.etag), length: Some(length), chunks: Box::new(Chunks { rest, breaks }) })
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.0.begin("s3:HeadBucket").await?;
-        answer(&trouble, "s3:HeadBucket", ())
+        let trouble = self.begin("s3:HeadBucket").await?;
+        self.end(trouble.as_ref(), "s3:HeadBucket", ()).await
     }
 }
 
@@ -359,7 +409,7 @@ impl AlertPublisher for Fake {
     async fn publish(&self, alerts: &[Outbound]) -> Result<Vec<Result<String, PortError>>, PortError> {
         let operation = "sns:PublishBatch";
         assert!(!alerts.is_empty() && alerts.len() <= 10, "SNS takes one to ten alerts at once");
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         let mut ids = Vec::new();
         for alert in alerts {
             let copies: serde_json::Value = serde_json::from_str(&alert.message).unwrap();
@@ -369,12 +419,12 @@ impl AlertPublisher for Fake {
             topic.push(Accepted { alert: alert.clone(), document });
             self.0.note(format!("{} accepted", alert.alert_id));
         }
-        answer(&trouble, operation, ids)
+        self.end(trouble.as_ref(), operation, ids).await
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.0.begin("sns:GetTopicAttributes").await?;
-        answer(&trouble, "sns:GetTopicAttributes", ())
+        let trouble = self.begin("sns:GetTopicAttributes").await?;
+        self.end(trouble.as_ref(), "sns:GetTopicAttributes", ()).await
     }
 }
 
@@ -388,7 +438,7 @@ impl AlertStore for Fake {
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError> {
         let operation = "dynamodb:PutItem";
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         let attempt = Attempt {
             event_id: &item.key.event_id,
             rules: &item.rules,
@@ -418,12 +468,12 @@ impl AlertStore for Fake {
                 },
             }
         };
-        answer(&trouble, operation, recorded)
+        self.end(trouble.as_ref(), operation, recorded).await
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem";
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         let ours = {
             let mut table = lock(&self.0.table);
             let held = table.get_mut(key).and_then(|row| row.state.claim.as_mut());
@@ -436,22 +486,22 @@ impl AlertStore for Fake {
                 None => false,
             }
         };
-        answer(&trouble, operation, ours)
+        self.end(trouble.as_ref(), operation, ours).await
     }
 
     async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
         let operation = "dynamodb:UpdateItem#mark";
-        let trouble = self.0.begin(operation).await?;
+        let trouble = self.begin(operation).await?;
         if let Some(row) = lock(&self.0.table).get_mut(key) {
             row.state.settled.extend(mark.alert.rules.iter().cloned());
             row.alert_ids.insert(mark.alert.alert_id.clone());
             self.0.note(format!("{} marked", mark.alert.alert_id));
         }
-        answer(&trouble, operation, ())
+        self.end(trouble.as_ref(), operation, ()).await
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.0.begin("dynamodb:DescribeTable").await?;
-        answer(&trouble, "dynamodb:DescribeTable", ())
+        let trouble = self.begin("dynamodb:DescribeTable").await?;
+        self.end(trouble.as_ref(), "dynamodb:DescribeTable", ()).await
     }
 }

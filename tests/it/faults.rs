@@ -226,19 +226,34 @@ async fn twelve_hours_cost_one_receive() {
     assert_eq!(scene.process.metrics.messages_released.with_label_values(&["expired"]).get(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stop_in_an_outage_gives_everything_back_at_once() {
+/// Two messages are held when the process is told to stop, and these operations are in trouble.
+async fn a_stop_gives_everything_back(operations: &'static [&'static str], trouble: Trouble, after: u64) {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-    scene.fails(&["sns:PublishBatch"], ErrorClass::Transient, Fault::Unavailable);
+    scene.world.trouble(move |operation| operations.contains(&operation).then(|| trouble.clone()));
     scene.world.send(through_eventbridge(1));
-    scene.world.send(through_eventbridge(2));
+    scene.deliver(1, &[2]);
     scene.until("both received", 60, |_| scene.receive_counts() == [1, 1]).await;
+    sleep(Duration::from_secs(after)).await;
     let Scene { world, process, .. } = scene;
     assert!(process.stop().await, "it ends within its deadline");
     let queue = lock(&world.queue);
     let now = tokio::time::Instant::now();
-    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 2, "visible at once");
+    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 2, "{operations:?}: visible at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_an_outage_gives_everything_back_at_once() {
+    let outage = Trouble::Fail(ErrorClass::Transient, Fault::Unavailable);
+    for trouble in [outage, Trouble::Hang, Trouble::HangAfter] {
+        // Wherever in a call's deadline the stop comes.
+        for after in [0, 3, 6, 9] {
+            a_stop_gives_everything_back(&["sns:PublishBatch"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["dynamodb:PutItem"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["dynamodb:UpdateItem#mark"], trouble.clone(), after).await;
+            a_stop_gives_everything_back(&["s3:GetObject", "sns:PublishBatch"], trouble.clone(), after).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -389,27 +404,61 @@ async fn a_stop_while_nothing_answers_ends_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_gives_back_what_waits_for_a_call_that_is_never_answered() {
-    for operation in ["s3:GetObject", "dynamodb:PutItem", "sns:PublishBatch", "dynamodb:UpdateItem#mark"] {
-        let scene = Scene::start();
-        scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-        let calls = Arc::new(AtomicU32::new(0));
-        let counted = Arc::clone(&calls);
-        scene.world.trouble(move |called| {
-            let hangs = called == operation;
-            counted.fetch_add(u32::from(hangs), Ordering::Relaxed);
-            hangs.then_some(Trouble::Hang)
-        });
-        scene.deliver(1, &[1]);
-        // Every call ends by its own deadline: begin to give back in the middle of one, wherever that is.
-        scene.until("the second call", 60, |_| calls.load(Ordering::Relaxed) == 2).await;
-        sleep(Duration::from_secs(3)).await;
-        let Scene { world, process, .. } = scene;
-        assert!(process.stop().await, "it ends within its deadline");
-        let now = tokio::time::Instant::now();
-        let visible = lock(&world.queue).messages.iter().filter(|it| it.visible_at <= now).count();
-        assert_eq!(visible, 1, "visible at once, although {operation} hangs");
-    }
+async fn extensions_that_hang_do_not_cost_the_lease() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut extensions = 0;
+    scene.world.trouble(move |operation| match operation {
+        "sns:PublishBatch" => Some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable)),
+        "sqs:ChangeMessageVisibility" => {
+            extensions += 1;
+            (extensions % 3 != 0).then_some(Trouble::Hang)
+        }
+        _ => None,
+    });
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1]);
+    assert_eq!(scene.process.metrics.leases_lost.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_was_lost_is_as_old_as_its_first_attempt() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let began = tokio::time::Instant::now();
+    let (mut first_put, mut first_publish) = (true, true);
+    scene.world.trouble(move |operation| match operation {
+        "dynamodb:PutItem" if std::mem::take(&mut first_put) => Some(Trouble::HangAfter),
+        // The second attempt, after the call's deadline.
+        "dynamodb:PutItem" if (12_000..12_300).contains(&began.elapsed().as_millis()) => Some(Trouble::Hang),
+        "sns:PublishBatch" if std::mem::take(&mut first_publish) => Some(Trouble::Slow(Duration::from_secs(11))),
+        _ => None,
+    });
+    scene.world.send(through_eventbridge(1));
+    sleep(Duration::from_secs(1)).await;
+    // Another message with the same event watches the claim.
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(alerts(&scene.world), 1, "{}", lock(&scene.world.trace).join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_can_renew_a_whole_batch_of_claims() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let mut failures = 0;
+    scene.world.trouble(move |operation| match operation {
+        "sns:PublishBatch" => {
+            failures += 1;
+            (failures < 12).then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+        }
+        "dynamodb:UpdateItem" => Some(Trouble::Slow(Duration::from_secs(2))),
+        _ => None,
+    });
+    scene.deliver(1, &(0..15).collect::<Vec<_>>());
+    scene.until("an empty queue", 600, drained).await;
+    assert_eq!(alerts(&scene.world), 10);
 }
 
 #[tokio::test(start_paused = true)]

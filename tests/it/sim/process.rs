@@ -1,7 +1,7 @@
 //! One process of a simulation.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use time::macros::datetime;
@@ -18,13 +18,13 @@ use trailhound::health::Health;
 use trailhound::metrics::Metrics;
 use trailhound::reload::RuleSource;
 
-use crate::fakes::World;
+use crate::fakes::{World, lock};
 
 pub const CONCURRENCY: usize = 3;
 
 /// Dropping it is a crash.
 pub struct Process {
-    _tasks: TaskRoot,
+    tasks: Arc<Mutex<Option<TaskRoot>>>,
     stop: StopHandle,
     ended: oneshot::Receiver<()>,
     rules: RuleSource,
@@ -79,12 +79,20 @@ impl Process {
             stop: stop_handle.clone(),
         };
         let (done, ended) = oneshot::channel();
-        let running = run(world.ports(), env, daemon);
-        tasks.spawner().spawn(async move {
-            running.await;
+        let spawner = tasks.spawner();
+        let tasks = Arc::new(Mutex::new(Some(tasks)));
+        let dying = Arc::clone(&tasks);
+        let ports = world.ports_of(move || drop(lock(&dying).take()));
+        spawner.spawn(async move {
+            run(ports, env, daemon).await;
             let _nobody = done.send(());
         });
-        Self { _tasks: tasks, stop: stop_handle, ended, rules, health, metrics, clock }
+        Self { tasks, stop: stop_handle, ended, rules, health, metrics, clock }
+    }
+
+    /// Whether it did not die in the middle of a call.
+    pub fn lives(&self) -> bool {
+        lock(&self.tasks).is_some()
     }
 
     pub fn reload(&self) {
@@ -92,8 +100,14 @@ impl Process {
     }
 
     /// SIGTERM. Whether it ended within its deadline.
-    pub async fn stop(self) -> bool {
+    pub async fn stop(mut self) -> bool {
         self.stop.advance(Phase::Draining);
-        timeout(Duration::from_secs(26), self.ended).await.is_ok()
+        timeout(Duration::from_secs(26), &mut self.ended).await.is_ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(lock(&self.tasks).take());
     }
 }

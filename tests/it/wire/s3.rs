@@ -358,3 +358,33 @@ async fn without_a_bucket_the_list_of_buckets_is_asked_for() {
     assert_failed(objects.check().await, ErrorClass::Config, &Fault::Credentials, &["s3:ListBuckets"]);
     assert!(server.requests()[0].path.contains("max-buckets=1"));
 }
+
+#[tokio::test]
+async fn names_that_no_object_has_are_refused_and_never_sent() {
+    // The SDK panics on what does not fit into an address.
+    let server = Server::answering([]).await;
+    let objects = server.ports().objects;
+    for (key, version_id) in [
+        (String::new(), None),
+        ("k".repeat(1025), None),
+        ("k".repeat(70_000), None),
+        ("\u{65e5}".repeat(30_000), None),
+        (KEY.to_owned(), Some("v".repeat(70_000))),
+    ] {
+        let request = ObjectRequest { key, version_id, ..request() };
+        assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Invalid, &["names no object"]);
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_no_log_buckets_are_never_looked_up() {
+    // For these the SDK opens a session, or goes to another host, and calls every failure a broken connection.
+    let server = Server::answering([s3_error(404, "NoSuchBucket", "no")]).await;
+    let objects = server.ports().objects;
+    for bucket in ["logs--use1-az4--x-s3", "logs--use1-az4--xa-s3", "logs-e00000136899934034jeahy1t8gpz--op-s3"] {
+        let request = ObjectRequest { bucket: bucket.to_owned(), ..request() };
+        assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Invalid, &[bucket]);
+    }
+    let request = ObjectRequest { bucket: "logs-x-s3".to_owned(), ..request() };
+    assert_failed(objects.open(&request).await, ErrorClass::Permanent, &Fault::Missing, &["logs-x-s3"]);
+}
