@@ -424,7 +424,8 @@ impl<'a> Reading<'a> {
             let detections = std::mem::take(&mut machine.output.detections);
             self.reader.deliver(detections, Some(&self.source), self.created_at, delivery).await?;
             match step? {
-                Step::Yield => {}
+                // More than it looked like.
+                Step::Yield => self.inline = false,
                 Step::NeedInput => return Ok(None),
                 Step::End => return self.end().map(Some),
             }
