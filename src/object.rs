@@ -121,11 +121,17 @@ impl Reader<'_> {
     }
 
     async fn readings(&self, object: &ObjectRef, key: &str, delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        let began = Instant::now();
+        let mut backoff = Backoff::default();
         for reading in 1.. {
             let mut one = Reading::new(*self, object, key);
             match one.run(delivery).await {
-                Err(Stumble::Changed) => {
-                    tracing::info!("the object changed while it was read; reading it again");
+                Err(Stumble::Changed(error)) => {
+                    if reading >= ATTEMPTS && self.context.health.object_read_since(began) {
+                        return Err(ObjectError::Alone(error));
+                    }
+                    tracing::info!(%error, "the object changed while it was read; reading it again");
+                    sleep(backoff.pause(&self.context.env.random), Until::Held(self.lease)).await?;
                 }
                 // A body can be cut off at its source; a second reading tells that from an object that ends so.
                 Err(Stumble::Failed(ObjectError::Undecodable(DecodeError::EndsEarly { .. }))) if reading < READINGS => {
@@ -187,8 +193,8 @@ impl Reader<'_> {
 
 /// Why a reading ended before the end.
 enum Stumble {
-    /// Another object stands in its place: begin again.
-    Changed,
+    /// Another object stands in its place, or may: begin again.
+    Changed(PortError),
     Failed(ObjectError),
 }
 
@@ -287,11 +293,11 @@ impl<'a> Reading<'a> {
                             return Err(ObjectError::Bug.into());
                         }
                         self.reader.context.metrics.object_resumes.inc();
-                        self.pause(error).await?;
                         if self.request.if_match.is_none() {
                             // Without an entity tag nothing says that the rest belongs to the same object.
-                            return Err(Stumble::Changed);
+                            return Err(Stumble::Changed(error));
                         }
+                        self.pause(error).await?;
                         break;
                     }
                 }
@@ -322,7 +328,7 @@ impl<'a> Reading<'a> {
             match (&error.class, &error.fault) {
                 (_, Fault::Changed) => {
                     context.health.succeeded(Dependency::Objects);
-                    return Err(Stumble::Changed);
+                    return Err(Stumble::Changed(error));
                 }
                 (ErrorClass::Permanent, Fault::Denied { .. } | Fault::KmsDenied { .. }) => {
                     context.health.succeeded(Dependency::Objects);
@@ -418,7 +424,8 @@ impl<'a> Reading<'a> {
             let detections = std::mem::take(&mut machine.output.detections);
             self.reader.deliver(detections, Some(&self.source), self.created_at, delivery).await?;
             match step? {
-                Step::Yield => {}
+                // More than it looked like.
+                Step::Yield => self.inline = false,
                 Step::NeedInput => return Ok(None),
                 Step::End => return self.end().map(Some),
             }

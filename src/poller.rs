@@ -165,7 +165,11 @@ async fn start(
             // Received while the process was told to stop: it never began.
             let lease = Lease::take(context, &message, visibility);
             context.metrics.messages_released.with_label_values(&["stop"]).inc();
-            give_back(context, lease, Duration::ZERO).await;
+            let giving = context.clone();
+            context.env.tasks.spawn(async move {
+                give_back(&giving, lease, Duration::ZERO).await;
+                drop(permit);
+            });
             continue;
         }
         let (working, deleting) = (context.clone(), deleter.clone());

@@ -273,26 +273,6 @@ fn signals_during_a_start_that_hangs_stop_it_or_wait() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
-    let directory = tempfile::tempdir().unwrap();
-    for (signal, code) in [("TERM", 143), ("INT", 130)] {
-        // Connections are taken into the backlog and never answered, so that the first signal has to wait.
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut command = configured(&["run"]);
-        command
-            .env("SECURITY_EVENTS_PATH", rules_in(directory.path(), &format!("[{RULE}]")))
-            .env("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
-        let mut daemon = Daemon::start(command);
-        let _sent = silent.accept().unwrap();
-        daemon.signal("TERM");
-        daemon.wait_for("told to stop");
-        daemon.signal(signal);
-        let (ended, log) = daemon.end();
-        assert_eq!(ended, Some(code), "{log}");
-    }
-}
-
-#[test]
 fn the_health_of_nobody_is_bad() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     // Only the address matters: what else is not configured is the daemon's affair.

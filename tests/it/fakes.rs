@@ -290,6 +290,9 @@ impl MessageQueue for Fake {
                 (received, next)
             };
             if !received.is_empty() || Instant::now() >= deadline {
+                // On its way back: whoever drops the call now has received what nobody holds.
+                let latency = lock(&world.random).u64(1..20);
+                sleep(Duration::from_millis(latency)).await;
                 return self.end(trouble.as_ref(), "sqs:ReceiveMessage", received).await;
             }
             tokio::select! {

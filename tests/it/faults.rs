@@ -536,3 +536,89 @@ async fn an_outage_is_no_objects_own_fault_although_others_were_still_being_read
     scene.until("an empty queue", 120, drained).await;
     assert_eq!(scene.process.metrics.messages_received.get(), 3, "waiting costs no receive");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_a_receive_gives_back_what_it_brings() {
+    let Scene { world, process, _rules } = Scene::start();
+    sleep(Duration::from_secs(5)).await;
+    let outage = Trouble::Fail(ErrorClass::Transient, Fault::Unavailable);
+    let slow = Trouble::Slow(Duration::from_secs(9));
+    world.trouble(move |operation| match operation {
+        "sns:PublishBatch" => Some(outage.clone()),
+        "sqs:ChangeMessageVisibility" => Some(slow.clone()),
+        _ => None,
+    });
+    for event in [1, 2, 4] {
+        world.send(through_eventbridge(event));
+    }
+    assert!(process.stop().await);
+    let queue = lock(&world.queue);
+    assert_eq!(queue.messages.iter().map(|it| it.receive_count).collect::<Vec<_>>(), [1, 1, 1]);
+    let now = tokio::time::Instant::now();
+    assert_eq!(queue.messages.iter().filter(|it| it.visible_at <= now).count(), 3, "one does not wait for another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn free_slots_receive_nothing_in_an_outage() {
+    for operation in ["s3:GetObject", "sns:PublishBatch", "dynamodb:PutItem"] {
+        let scene = Scene::start();
+        scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+        scene.world.trouble(move |it| {
+            (it == operation || operation.starts_with("s3:") && it == "s3:HeadBucket")
+                .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+        });
+        scene.deliver(1, &[1]);
+        scene.until("it is received", 60, |_| scene.receive_counts() == [1]).await;
+        // The receive that was in flight may still bring one.
+        sleep(Duration::from_secs(30)).await;
+        for number in 2..6 {
+            scene.deliver(number, &[number * 3 + 1]);
+        }
+        sleep(Duration::from_secs(HOUR)).await;
+        let received: u32 = scene.receive_counts().iter().sum();
+        assert!(received <= 2, "{operation}: {:?}", scene.receive_counts());
+        scene.heals();
+        scene.until("an empty queue", 120, drained).await;
+        assert_eq!(alerts(&scene.world), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_lost_meanwhile_is_not_published() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let began = tokio::time::Instant::now();
+    scene.world.trouble(move |operation| {
+        let until = match operation {
+            "sns:PublishBatch" => 50,
+            "dynamodb:UpdateItem" => 45,
+            _ => 0,
+        };
+        (began.elapsed() < Duration::from_secs(until))
+            .then_some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable))
+    });
+    // The other message takes the claim over while the first cannot renew it.
+    scene.world.send(through_eventbridge(1));
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(alerts(&scene.world), 1, "{}", lock(&scene.world.trace).join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_keeps_changing_is_not_read_without_pause() {
+    let scene = Scene::start();
+    scene.deliver(1, &[1]);
+    for object in lock(&scene.world.objects).values_mut() {
+        object.breaks = Some(100);
+    }
+    let opens = Arc::new(AtomicU32::new(0));
+    let counting = Arc::clone(&opens);
+    scene.world.trouble(move |operation| {
+        let opening = operation == "s3:GetObject";
+        let every_other = opening && counting.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        every_other.then_some(Trouble::Fail(ErrorClass::Transient, Fault::Changed))
+    });
+    sleep(Duration::from_secs(HOUR)).await;
+    assert!(opens.load(Ordering::Relaxed) < 600, "{opens:?} requests in an hour");
+    assert_eq!(scene.receive_counts(), [1], "alone, it waits");
+}

@@ -139,8 +139,8 @@ fn random_lists_keep_the_promises() {
     }
     let first = broken.first().and_then(|line| line.strip_prefix("seed ")?.split_once(':')?.0.parse().ok());
     if let Some(seed) = first {
-        println!("{}", broken.join("\n"));
         check(seed, &random_list(seed));
+        panic!("broken alone, whole when repeated:\n{}", broken.join("\n"));
     }
 }
 
@@ -174,11 +174,13 @@ fn seeds() -> std::ops::Range<u64> {
 fn random_list(seed: u64) -> Vec<Op> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut list = vec![Op::Deliver { first: 0, count: 1 + random.u32(..40) }];
+    // In every other world nothing happens that excuses a repeated alert or a receive more.
+    let calm = random.bool();
     for _ in 0..9 {
         let first = random.u32(..20);
         let count = 1 + random.u32(..40);
         let operation = random.usize(..OPERATIONS.len());
-        list.push(match random.u32(..20) {
+        let op = match random.u32(..20) {
             0 | 1 => Op::Deliver { first, count },
             2 => Op::Again,
             3 | 4 => Op::SecondTrail { first, count },
@@ -200,7 +202,14 @@ fn random_list(seed: u64) -> Vec<Op> {
             17 | 18 => Op::Reload { more: random.bool(), all: random.bool() },
             _ if random.bool() => Op::Wait { milliseconds: random.u64(..2_000) },
             _ => Op::Wait { milliseconds: random.u64(..60_000) },
-        });
+        };
+        let excuse = match op {
+            Op::Crash | Op::Stop | Op::LoseAnswer { .. } | Op::Hang { done: true, .. } | Op::DieIn { .. } => true,
+            Op::Fail { operation, .. } | Op::Hang { operation, .. } => OPERATIONS[operation].starts_with("sqs:"),
+            Op::Outage { service, .. } => service == STORE || service == QUEUE,
+            _ => false,
+        };
+        list.push(if calm && excuse { Op::Wait { milliseconds: 20_000 } } else { op });
     }
     list
 }
