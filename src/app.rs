@@ -16,7 +16,7 @@ use crate::reload::RuleSource;
 use crate::retry::{Backoff, call};
 use crate::settle::Deleter;
 
-/// How long before the deadline held messages are given back.
+/// How long before the deadline held messages are given back; half of it, if it is short.
 const GIVE_BACK: Duration = Duration::from_secs(3);
 /// How often the queue's depth is read, and a failing dependency without work of its own is checked.
 const SURVEY: Duration = Duration::from_secs(15);
@@ -79,10 +79,11 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
         all_deleted.wait().await;
     };
     tokio::pin!(draining);
-    if timeout(deadline.saturating_sub(GIVE_BACK), &mut draining).await.is_err() {
+    let give_back = GIVE_BACK.min(deadline / 2);
+    if timeout(deadline.saturating_sub(give_back), &mut draining).await.is_err() {
         tracing::warn!("the time to finish is over; what is held is given back");
         stop.advance(Phase::GivingBack);
-        if timeout(GIVE_BACK, &mut draining).await.is_err() {
+        if timeout(give_back, &mut draining).await.is_err() {
             tracing::warn!("not everything could be given back; it is visible again when its timeout runs out");
         }
     }

@@ -30,8 +30,7 @@ pub(super) fn run(file: Option<&Path>, url: Option<&str>) -> Result<(), Failure>
         None => livez(Config::listen(file, environment())?)?,
     };
     runtime()?.block_on(check(&url)).map_err(|error| Failure::at(format_args!("unhealthy: {url}"), error))?;
-    say("healthy");
-    Ok(())
+    say("healthy")
 }
 
 /// Where a daemon that listens at `listen` can be asked from the same machine.

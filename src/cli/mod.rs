@@ -152,9 +152,15 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }
 
-/// Prints a command's output. Unlike `println!` it does not panic when the reader is gone.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Prints a command's output. A reader that is gone wants no more of it; anything else that stops it is told.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::at("cannot write the output", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn complain(failure: &Failure) {

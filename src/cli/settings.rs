@@ -12,8 +12,7 @@ pub(super) fn print(file: Option<&Path>, format: Format) -> Result<(), Failure> 
     say(&match format {
         Format::Text => text(&config, &origins),
         Format::Json => json(&config, &origins),
-    });
-    Ok(())
+    })
 }
 
 /// TOML, with the origins as comments.

@@ -26,12 +26,14 @@ pub(super) fn find(folder: &Path, now: OffsetDateTime) -> io::Result<Vec<(String
 
 fn gather(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
+        let entry = entry?;
+        let path = entry.path();
+        // A link to a folder may lead back here; a link to a file is read.
+        if entry.file_type()?.is_dir() {
             if depth < MAX_DEPTH {
                 gather(&path, depth + 1, paths)?;
             }
-        } else if is_log(&path) {
+        } else if is_log(&path) && path.is_file() {
             paths.push(path);
         }
     }

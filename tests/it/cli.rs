@@ -284,3 +284,10 @@ fn the_health_of_nobody_is_bad() {
         stderr(&health)
     );
 }
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = configured(&["config"]);
+    assert_eq!(command.stdout(full).stderr(std::process::Stdio::null()).status().unwrap().code(), Some(1));
+}

@@ -88,3 +88,13 @@ async fn a_wrong_rule_file_ends_with_78() {
         .unwrap();
     assert_eq!(status.code(), Some(78));
 }
+
+#[tokio::test]
+async fn a_link_that_leads_back_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(".", folder.path().join("loop")).unwrap();
+    std::fs::write(folder.path().join("sample.json"), r#"{"Records":[]}"#).unwrap();
+    let (told, well) = demo(&["--exit", "--logs", folder.path().to_str().unwrap()]).await.unwrap();
+    assert!(well, "{told}");
+    assert!(told.lines().any(|line| line.split_whitespace().eq(["files", "uploaded", "1"])), "{told}");
+}
