@@ -30,6 +30,9 @@ const REMINDER: Duration = Duration::from_secs(60);
 /// How many buckets are watched for denials; beyond that the one that changed longest ago is forgotten.
 const MAX_BUCKETS: usize = 64;
 
+/// A bucket that denied everything, and of which nothing came for so long, no longer makes the process unready.
+const FORGOTTEN: Duration = Duration::from_secs(12 * 3600);
+
 /// What the data path depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependency {
@@ -108,9 +111,36 @@ struct State {
     stopping: bool,
     was_ready: bool,
     object_read: Option<Instant>,
-    /// Buckets with denials, the one that changed last at the back; of each, the hashes of the keys denied in a row.
-    denied: VecDeque<(String, Vec<u64>)>,
-    denial: Option<String>,
+    /// Buckets with denials, the one that changed last at the back.
+    denied: VecDeque<Denied>,
+    /// When an object of any bucket was last opened, or known not to be there.
+    answered: Option<Instant>,
+    /// Tasks that hold a message because its bucket denies everything.
+    holding: usize,
+}
+
+/// A bucket whose objects were denied, without one that was not since.
+#[derive(Debug)]
+struct Denied {
+    bucket: String,
+    /// Hashes of the keys, each once, up to [`DENIALS`].
+    keys: Vec<u64>,
+    /// When the last of these keys was added.
+    since: Instant,
+    /// When any object was last denied.
+    last: Instant,
+    detail: String,
+}
+
+impl Denied {
+    fn new(bucket: &str, now: Instant) -> Self {
+        Self { bucket: bucket.to_owned(), keys: Vec::new(), since: now, last: now, detail: String::new() }
+    }
+
+    /// Whether it is no longer the objects' fault, but the process's.
+    fn is_own_fault(&self) -> bool {
+        self.keys.len() >= DENIALS
+    }
 }
 
 /// Shared by the data path, which reports, and the admin server, which answers.
@@ -140,7 +170,8 @@ impl Health {
                 was_ready: false,
                 object_read: None,
                 denied: VecDeque::new(),
-                denial: None,
+                answered: None,
+                holding: 0,
             }),
             intake: watch::channel(Intake::Open).0,
             metrics,
@@ -235,8 +266,8 @@ impl Health {
     /// An object of this bucket was opened, or is known not to be there.
     pub fn object_answered(&self, bucket: &str) {
         self.change(|state| {
-            state.denied.retain(|(name, _)| name != bucket);
-            state.denial = None;
+            state.denied.retain(|denied| denied.bucket != bucket);
+            state.answered = Some(Instant::now());
         });
     }
 
@@ -245,22 +276,33 @@ impl Health {
     pub fn object_denied(&self, bucket: &str, key: &str, error: &PortError) -> bool {
         let hash = self.hasher.hash_one(key);
         self.change(|state| {
-            let at = state.denied.iter().position(|(name, _)| name == bucket);
-            let (name, mut keys) =
-                at.and_then(|at| state.denied.remove(at)).unwrap_or_else(|| (bucket.to_owned(), Vec::new()));
-            if keys.len() < DENIALS && !keys.contains(&hash) {
-                keys.push(hash);
+            let now = Instant::now();
+            let known = state.denied.iter().position(|denied| denied.bucket == bucket);
+            let mut denied = known.and_then(|at| state.denied.remove(at)).unwrap_or_else(|| Denied::new(bucket, now));
+            if denied.keys.len() < DENIALS && !denied.keys.contains(&hash) {
+                denied.keys.push(hash);
+                denied.since = now;
             }
-            let own_fault = keys.len() >= DENIALS;
-            if own_fault {
-                state.denial = Some(format!("the last {DENIALS} objects of bucket {bucket} were all denied: {error}"));
-            }
+            denied.last = now;
+            denied.detail = format!("the last {DENIALS} objects of bucket {bucket} were all denied: {error}");
+            let own_fault = denied.is_own_fault();
             if state.denied.len() >= MAX_BUCKETS {
                 state.denied.pop_front();
             }
-            state.denied.push_back((name, keys));
+            state.denied.push_back(denied);
             own_fault
         })
+    }
+
+    /// Leave to hold a message whose bucket denies everything, as long as fewer than `limit` are held: the other slots
+    /// are for messages of other buckets.
+    pub(crate) fn hold_denied(self: &Arc<Self>, limit: usize) -> Option<Holding> {
+        let mut state = lock(&self.state);
+        if state.holding >= limit {
+            return None;
+        }
+        state.holding += 1;
+        Some(Holding(Arc::clone(self)))
     }
 
     /// A poller moved, or is paused on purpose.
@@ -331,11 +373,9 @@ impl Health {
             };
             checks.push(Check { name: dependency.name(), ok, detail });
         }
-        checks.push(Check {
-            name: "object_access",
-            ok: state.denial.is_none(),
-            detail: state.denial.clone().unwrap_or_default(),
-        });
+        let denial = state.denied.iter().rev().find(|it| it.is_own_fault() && it.last.elapsed() < FORGOTTEN);
+        let denial = denial.map(|denied| denied.detail.clone());
+        checks.push(Check { name: "object_access", ok: denial.is_none(), detail: denial.unwrap_or_default() });
         let stopping = state.stopping;
         checks.push(Check {
             name: "running",
@@ -372,7 +412,12 @@ impl Health {
                 (_, Some(_)) => Intake::Closed,
             };
         }
-        if state.denial.is_some() && intake == Intake::Open {
+        // "Until one succeeds": when another bucket can be read, it is not the whole process that cannot.
+        let all_denied = state
+            .denied
+            .iter()
+            .any(|denied| denied.is_own_fault() && state.answered.is_none_or(|at| at < denied.since));
+        if all_denied && intake == Intake::Open {
             intake = Intake::Trial;
         }
         self.metrics.intake_paused.set(i64::from(intake == Intake::Closed));
@@ -399,5 +444,16 @@ impl Drop for Retrying {
                 known.retrying = known.retrying.saturating_sub(1);
             }
         });
+    }
+}
+
+/// A message held because its bucket denies everything.
+#[derive(Debug)]
+pub(crate) struct Holding(Arc<Health>);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.holding = state.holding.saturating_sub(1);
     }
 }

@@ -42,6 +42,9 @@ pub enum ObjectError {
     Refused(PortError),
     #[error("{0}")]
     Undecodable(#[from] DecodeError),
+    /// Every recent object of its bucket is denied: not this object's fault, but nothing to hold a slot for either.
+    #[error("{0}; so was every recent object of its bucket")]
+    BucketDenied(PortError),
     #[error("{count} of its records cannot be read: {first}")]
     BadRecords { count: u64, first: RecordProblem },
     /// This object keeps failing while others can be read.
@@ -70,6 +73,7 @@ impl ObjectError {
                 Fault::KmsDenied { .. } => "kms_denied",
                 _ => "refused",
             },
+            Self::BucketDenied(_) => "bucket_denied",
             Self::Undecodable(error) => error.reason(),
             Self::BadRecords { .. } => "bad_records",
             Self::Alone(_) => "unavailable",
@@ -309,7 +313,7 @@ impl<'a> Reading<'a> {
     async fn open(&mut self) -> Result<ObjectBody, Stumble> {
         let Reader { context, lease, .. } = self.reader;
         let mut retrying = None;
-        let mut denied_before = false;
+        let mut holding = None;
         loop {
             if let Some(why) = lease.interruption() {
                 return Err(why.into());
@@ -335,11 +339,16 @@ impl<'a> Reading<'a> {
                     if !context.health.object_denied(&self.request.bucket, &self.request.key, &error) {
                         return Err(ObjectError::Refused(error).into());
                     }
-                    if !std::mem::replace(&mut denied_before, true) {
+                    if holding.is_none() {
+                        // The other half of the slots is for buckets that can be read.
+                        holding = context.health.hold_denied(context.config.pipeline.concurrency / 2);
+                        if holding.is_none() {
+                            return Err(ObjectError::BucketDenied(error).into());
+                        }
                         tracing::error!(
                             bucket = %self.request.bucket.escape_default(),
                             %error,
-                            "every recent object is denied; messages are held and taken in one at a time until one can be read"
+                            "every recent object of this bucket is denied; the message is held until one can be read"
                         );
                     }
                     retrying.get_or_insert_with(|| context.health.retrying(Dependency::Objects));
@@ -468,6 +477,14 @@ enum Gathered {
     },
     /// What came before the body broke off.
     Broken(Bytes, PortError),
+}
+
+/// How long a message waits whose bucket denies everything: hours, so that it is not on the dead-letter queue before
+/// somebody has granted what is missing.
+#[must_use]
+pub fn denied_delay(receive_count: u32) -> Duration {
+    const HOUR: u64 = 3600;
+    Duration::from_secs(HOUR << receive_count.saturating_sub(1).min(3))
 }
 
 /// How long to wait before the next receive of a message that cannot be read: doubling, and never longer than the

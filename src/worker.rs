@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::deliver::{Delivery, Undelivered};
 use crate::lease::Lease;
 use crate::notification::{self, Notification, NotificationError};
-use crate::object::{ObjectError, Reader, redrive_delay};
+use crate::object::{ObjectError, Reader, denied_delay, redrive_delay};
 use crate::ports::ReceivedMessage;
 use crate::retry::Interruption;
 use crate::settle::{Deleter, give_back};
@@ -35,6 +35,7 @@ pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage
             Err(Unread::Left { reason, detail }) => {
                 leave(context, lease, &message, visibility, reason, &detail).await;
             }
+            Err(Unread::Denied { detail }) => postpone(context, lease, &message, &detail).await,
             Err(Unread::Interrupted(why)) => interrupted(context, lease, why).await,
         }
     }
@@ -47,6 +48,10 @@ enum Unread {
     /// A part of it cannot be read: the first reason.
     Left {
         reason: &'static str,
+        detail: String,
+    },
+    /// Some of it only because its bucket denies everything.
+    Denied {
         detail: String,
     },
     Interrupted(Interruption),
@@ -93,6 +98,7 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
         }
     }
     match unread.first {
+        Some((_, detail)) if unread.bucket_denied => Err(Unread::Denied { detail }),
         Some((reason, detail)) => Err(Unread::Left { reason, detail }),
         None => Ok(delivery),
     }
@@ -102,6 +108,8 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
 #[derive(Default)]
 struct Unreadable {
     first: Option<(&'static str, String)>,
+    /// Some of it only because its bucket denies everything.
+    bucket_denied: bool,
 }
 
 impl Unreadable {
@@ -114,6 +122,7 @@ impl Unreadable {
         match error {
             ObjectError::Interrupted(why) => Err(Unread::Interrupted(why)),
             error => {
+                self.bucket_denied |= matches!(error, ObjectError::BucketDenied(_));
                 self.add(error.reason(), format!("{name}: {error}"));
                 Ok(())
             }
@@ -142,6 +151,14 @@ async fn leave(
     context.metrics.messages_left.with_label_values(&[reason]).inc();
     let delay = redrive_delay(message.receive_count, visibility);
     tracing::warn!(reason, detail, delay_seconds = delay.as_secs(), "message left for redrive");
+    give_back(context, lease, delay).await;
+}
+
+/// Puts a message off for hours: its bucket denies everything, which somebody has to mend first.
+async fn postpone(context: &Context, lease: Lease, message: &ReceivedMessage, detail: &str) {
+    context.metrics.messages_released.with_label_values(&["bucket_denied"]).inc();
+    let delay = denied_delay(message.receive_count);
+    tracing::warn!(detail, delay_seconds = delay.as_secs(), "message put off until its bucket can be read");
     give_back(context, lease, delay).await;
 }
 

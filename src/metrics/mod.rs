@@ -42,7 +42,7 @@ metrics! {
         /// Messages deleted after everything in them was delivered.
         pub messages_deleted: IntCounter => "messages_deleted_total",
         /// Messages given back to the queue, by reason.
-        pub messages_released: IntCounterVec["reason" = ["stop", "expired"]] => "messages_released_total",
+        pub messages_released: IntCounterVec["reason" = ["stop", "expired", "bucket_denied"]] => "messages_released_total",
         /// Messages left for redrive because a part of them can never be read, by the first reason.
         pub messages_left: IntCounterVec["reason"] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.

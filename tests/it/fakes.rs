@@ -91,6 +91,8 @@ pub struct Accepted {
 pub struct World {
     pub queue: Mutex<QueueState>,
     pub objects: Mutex<HashMap<(String, String), StoredObject>>,
+    /// Buckets that deny everything.
+    pub denied: Mutex<BTreeSet<String>>,
     pub table: Mutex<BTreeMap<EventKey, Row>>,
     pub topic: Mutex<Vec<Accepted>>,
     pub troubles: Mutex<Troubles>,
@@ -117,6 +119,7 @@ impl World {
         Arc::new(Self {
             queue: Mutex::default(),
             objects: Mutex::default(),
+            denied: Mutex::default(),
             table: Mutex::default(),
             topic: Mutex::default(),
             troubles: Mutex::new(Box::new(|_| None)),
@@ -357,6 +360,9 @@ impl ObjectStore for Fake {
     async fn open(&self, request: &ObjectRequest) -> Result<ObjectBody, PortError> {
         let operation = "s3:GetObject";
         let trouble = self.begin(operation).await?;
+        if lock(&self.0.denied).contains(&request.bucket) {
+            return Err(error(ErrorClass::Permanent, Fault::Denied { action: "s3:GetObject" }, operation));
+        }
         let object = lock(&self.0.objects)
             .get(&(request.bucket.clone(), request.key.clone()))
             .cloned()

@@ -62,6 +62,20 @@ impl Scene {
         self.world.send(notification(&key));
     }
 
+    fn deliver_to(&self, bucket: &str, number: u32, events: &[u32]) {
+        let key = log_key("trail-a", number);
+        self.world.put_object(bucket, &key, log_object(events));
+        self.world.send(notification(&key).replace(BUCKET, bucket));
+    }
+
+    fn deny(&self, bucket: &str) {
+        lock(&self.world.denied).insert(bucket.to_owned());
+    }
+
+    fn allow(&self) {
+        lock(&self.world.denied).clear();
+    }
+
     fn receive_counts(&self) -> Vec<u32> {
         lock(&self.world.queue).messages.iter().map(|it| it.receive_count).collect()
     }
@@ -206,10 +220,32 @@ async fn eight_denied_objects_are_the_processes_own_fault_and_wait() {
     sleep(Duration::from_secs(6 * HOUR)).await;
     assert!(lock(&scene.world.queue).dead.is_empty(), "nothing goes to the dead-letter queue for it");
     scene.heals();
-    scene.until("an empty queue", 300, drained).await;
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    // What was put off comes back by itself.
+    scene.until("an empty queue", 8 * HOUR, drained).await;
     assert_eq!(alerts(&scene.world), 20);
     assert!(lock(&scene.world.queue).dead.is_empty());
-    assert!(scene.process.health.ready().ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_denies_everything_does_not_stop_the_others() {
+    let scene = Scene::start();
+    for number in 0..40 {
+        scene.deliver(number, &[number * 3 + 1]);
+        scene.deliver_to("denied-logs", 100 + number, &[300 + number * 3 + 1]);
+    }
+    scene.deny("denied-logs");
+    scene.until("the good ones are read", 600, |world| alerts(world) == 40).await;
+    assert!(scene.not_ready("object_access"), "and the probe says what is denied");
+    // Others go on being read, at once.
+    scene.deliver(50, &[151]);
+    scene.until("one more", 30, |world| alerts(world) == 41).await;
+    sleep(Duration::from_secs(24 * HOUR)).await;
+    assert!(lock(&scene.world.queue).dead.is_empty(), "nothing goes to the dead-letter queue for it");
+    scene.allow();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.until("an empty queue", 8 * HOUR, drained).await;
+    assert_eq!(alerts(&scene.world), 81);
 }
 
 #[tokio::test(start_paused = true)]
