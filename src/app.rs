@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::deliver::InWork;
 use crate::env::{Env, Phase, StopHandle};
 use crate::health::{Dependency, Health};
 use crate::metrics::Metrics;
@@ -38,7 +39,7 @@ pub struct Daemon {
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let Daemon { config, rules, metrics, health, stop } = daemon;
-    let context = Context { ports, env, config, rules, metrics, health };
+    let context = Context { ports, env, config, rules, metrics, health, in_work: InWork::default() };
     let Some(attributes) = reach_everything(&context).await else {
         context.health.stopping();
         return;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::deliver::InWork;
 use crate::env::Env;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -25,4 +26,5 @@ pub struct Context {
     pub rules: RuleSource,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub in_work: InWork,
 }

@@ -358,6 +358,23 @@ async fn a_call_that_never_ends_is_given_up_and_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_of_one_process_do_not_race_for_an_event() {
+    let scene = Scene::start();
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    scene.world.trouble(move |operation| {
+        counted.fetch_add(u32::from(operation == "dynamodb:PutItem"), Ordering::Relaxed);
+        None
+    });
+    for number in 0..3 {
+        scene.deliver(number, &[1, 2, 4, 5, 7, 8]);
+    }
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(alerts(&scene.world), 6);
+    assert_eq!(asked.load(Ordering::Relaxed), 18, "each copy asks once, after the one before was settled");
+}
+
+#[tokio::test(start_paused = true)]
 async fn deletes_share_their_calls() {
     let scene = Scene::start_with(|config| config.pipeline.concurrency = 40);
     let (receives, deletes) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
