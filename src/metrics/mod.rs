@@ -1,6 +1,7 @@
 //! Every metric, named in one place. The doc comment of a field is its help text; `docs/metrics.md` lists them.
 //!
-//! Labels are bounded: their values are named in the code, except `rule_id`, which the rule file names.
+//! Labels are bounded: their values are named in the code, here or where the reason arises, except `rule_id`, which the
+//! rule file names.
 
 #[macro_use]
 mod macros;
@@ -47,7 +48,7 @@ metrics! {
         pub messages_left: IntCounterVec["reason"] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
         pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
-        /// Deletes that failed after every retry; the message will be redelivered, which is harmless.
+        /// Deletes that failed after every retry, or whose receipt was lost; the message is redelivered, which is harmless.
         pub message_delete_failures: IntCounter => "message_delete_failures_total",
         /// Messages in work.
         pub messages_in_flight: IntGauge => "messages_in_flight",
@@ -79,7 +80,7 @@ metrics! {
         pub records: IntCounterVec["outcome" = ["evaluated", "unreadable"]] => "records_total",
         /// Time from opening an object to its last alert.
         pub object_duration: Histogram[SHORT] => "object_duration_seconds",
-        /// Bodies that broke off and were resumed with a range read.
+        /// Bodies that broke off: resumed with a range read, or read again where there is no entity tag.
         pub object_resumes: IntCounter => "object_resumes_total",
 
         // Detections and alerts.
@@ -221,6 +222,49 @@ mod tests {
             documented.iter().filter(|row| !declared.iter().any(|known| known == **row)).collect();
         assert!(missing.is_empty(), "docs/metrics.md lacks:\n{}", missing.join("\n"));
         assert!(unknown.is_empty(), "docs/metrics.md lists what does not exist: {unknown:#?}");
+    }
+
+    /// The words in quotes between `from` and the next `to`, wherever `from` stands in the code.
+    fn words(code: &'static str, from: &str, to: &str) -> BTreeSet<&'static str> {
+        let insides = code.split(from).skip(1).map(|rest| rest.split_once(to).map_or(rest, |(inside, _)| inside));
+        let found: BTreeSet<_> = insides.flat_map(|inside| inside.split('"').skip(1).step_by(2)).collect();
+        assert!(!found.is_empty(), "the code has no words after {from:?}");
+        found
+    }
+
+    /// The first cells of the documentation's rows of this many cells, where `take` says so of the row.
+    fn documented(cells: usize, take: impl Fn(&[&str]) -> bool) -> BTreeSet<&'static str> {
+        let rows = include_str!("../../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.filter(|row| !row.starts_with("trailhound_"))
+            .map(|row| row.split('|').map(str::trim).collect::<Vec<_>>())
+            .filter(|row| row.len() == cells + 1 && take(row))
+            .map(|row| row[0].trim_end_matches('`'))
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_these_reasons() {
+        let (object, worker) = (include_str!("../object.rs"), include_str!("../worker.rs"));
+        let unreadable = &words(object, "fn reason(&self)", "\n    }\n")
+            | &words(include_str!("../cloudtrail/mod.rs"), "fn reason(&self)", "\n    }\n");
+        assert_eq!(documented(4, |row| row[2] == "yes"), &unreadable | &BTreeSet::from(["ok"]));
+
+        let not_left = BTreeSet::from(["bucket_denied", "interrupted"]);
+        let left = [
+            words(worker, "fn problem_reason(", "\n}\n"),
+            words(worker, "unread.add(", ","),
+            words(worker, "&message, visibility, ", ","),
+            &unreadable - &not_left,
+        ];
+        assert_eq!(documented(4, |row| row[1] == "yes"), left.into_iter().flatten().collect());
+
+        let zeroes = Metrics::new().unwrap().encode();
+        let released: BTreeSet<&str> = zeroes
+            .lines()
+            .filter_map(|line| line.strip_prefix("trailhound_messages_released_total{reason=\""))
+            .filter_map(|line| line.strip_suffix("\"} 0"))
+            .collect();
+        assert_eq!(documented(2, |_| true), released);
     }
 
     /// A metric's row in the documentation.
