@@ -2,7 +2,6 @@
 //! finds delivered before it reads on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use time::OffsetDateTime;
@@ -37,7 +36,7 @@ pub struct Exhausted(());
 /// Why an object was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// The object cannot be read: missing, denied, refused.
+    /// S3 says that this object cannot be read: it is missing, denied, or the request is invalid.
     #[error(transparent)]
     Refused(PortError),
     #[error("{0}")]
@@ -93,7 +92,11 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads an object to its end; everything found in it is delivered when this returns, also on an error.
+    /// Reads an object to its end.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not. What was found before is delivered all the same, unless the work was interrupted.
     pub async fn object(&self, object: &ObjectRef, delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
         let span =
             tracing::info_span!("object", bucket = %object.bucket.escape_default(), key = %object.key.escape_default());
@@ -149,6 +152,10 @@ impl Reader<'_> {
     }
 
     /// Evaluates the records that travelled in the message itself.
+    ///
+    /// # Errors
+    ///
+    /// Only [`ObjectError::Interrupted`].
     pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
         let mut matcher = Matcher::new(Arc::clone(self.rules));
         let mut found = Vec::new();
@@ -477,20 +484,4 @@ enum Gathered {
     },
     /// What came before the body broke off.
     Broken(Bytes, PortError),
-}
-
-/// How long a message waits whose bucket denies everything: hours, so that it is not on the dead-letter queue before
-/// somebody has granted what is missing.
-#[must_use]
-pub fn denied_delay(receive_count: u32) -> Duration {
-    const HOUR: u64 = 3600;
-    Duration::from_secs(HOUR << receive_count.saturating_sub(1).min(3))
-}
-
-/// How long to wait before the next receive of a message that cannot be read: doubling, and never longer than the
-/// queue itself would.
-#[must_use]
-pub fn redrive_delay(receive_count: u32, visibility: Duration) -> Duration {
-    let doubled = 1_u64 << receive_count.saturating_sub(1).min(10);
-    Duration::from_secs(doubled).min(visibility)
 }

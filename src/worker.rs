@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::deliver::{Delivery, Undelivered};
 use crate::lease::Lease;
 use crate::notification::{self, Notification, NotificationError};
-use crate::object::{ObjectError, Reader, denied_delay, redrive_delay};
+use crate::object::{ObjectError, Reader};
 use crate::ports::ReceivedMessage;
 use crate::retry::Interruption;
 use crate::settle::{Deleter, give_back};
@@ -173,4 +173,18 @@ async fn interrupted(context: &Context, lease: Lease, why: Interruption) {
     };
     context.metrics.messages_released.with_label_values(&[reason]).inc();
     give_back(context, lease, Duration::ZERO).await;
+}
+
+/// How long a message waits whose bucket denies everything: 1, 2, 4, then 8 hours, so that it is not on the dead-letter
+/// queue before somebody has granted what is missing.
+fn denied_delay(receive_count: u32) -> Duration {
+    const HOUR: u64 = 3600;
+    Duration::from_secs(HOUR << receive_count.saturating_sub(1).min(3))
+}
+
+/// How long to wait before the next receive of a message that cannot be read: doubling from a second, and never longer
+/// than the queue itself would.
+fn redrive_delay(receive_count: u32, visibility: Duration) -> Duration {
+    let doubled = 1_u64 << receive_count.saturating_sub(1).min(10);
+    Duration::from_secs(doubled).min(visibility)
 }
