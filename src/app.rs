@@ -19,9 +19,11 @@ use crate::settle::Deleter;
 
 /// How long before the deadline held messages are given back; half of it, if it is short.
 const GIVE_BACK: Duration = Duration::from_secs(3);
-/// How often the queue's depth is read, and a failing dependency without work of its own is checked.
+/// How often the queue's depth is read.
 const SURVEY: Duration = Duration::from_secs(15);
+/// How soon failing dependencies are checked; while they go on failing, less and less often, down to [`CHECK_LONGEST`].
 const CHECK: Duration = Duration::from_secs(5);
+const CHECK_LONGEST: Duration = Duration::from_secs(30);
 /// Used where the queue says zero, which nobody could work with.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
@@ -186,14 +188,14 @@ async fn survey(context: Context) {
 /// Asks failing dependencies whether they work again. Where held work repeats its own call, that decides; only for
 /// objects an answer is asked for all the same, since one object can fail for ever.
 async fn check_failing(context: Context) {
-    let mut backoff = Backoff::new(CHECK, Duration::from_secs(30));
+    let mut backoff = Backoff::new(CHECK, CHECK_LONGEST);
     loop {
         sleep(backoff.pause(&context.env.random)).await;
         // Asked also where nobody probes, so that its metric is true.
         let _ready = context.health.ready();
         let failing = context.health.failing();
         if failing.is_empty() {
-            backoff = Backoff::new(CHECK, Duration::from_secs(30));
+            backoff = Backoff::new(CHECK, CHECK_LONGEST);
         }
         for dependency in failing {
             let ports = &context.ports;

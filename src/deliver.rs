@@ -3,7 +3,7 @@
 //! For each batch of detected events:
 //!
 //! 1. *Record*: store each event and claim its unsettled rules. An event may turn out to be settled (an earlier alert
-//!    covers it) or held by somebody else.
+//!    covers it) or held by somebody else: another process, or another message of this one ([`InWork`]).
 //! 2. *Publish* what was claimed, in as few calls as possible, and *mark* each alert that was accepted.
 //! 3. Only then, holding no claim, wait for what others hold: until they settled it, or their token stood still for
 //!    the length of their claim, which is then taken over with exactly its alert.
@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::env::lock;
 use crate::health::Dependency;
 use crate::lease::Lease;
+use crate::metrics::Metrics;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
 use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep};
@@ -98,6 +99,10 @@ impl Delivery {
     }
 
     /// The proof, if everything was read and settled.
+    ///
+    /// # Errors
+    ///
+    /// What is missing: an event was refused, or something was not read or settled.
     pub fn finish(self) -> Result<Delivered, Undelivered> {
         if let Some(reason) = self.refused {
             return Err(Undelivered::Refused(reason));
@@ -110,6 +115,10 @@ impl Delivery {
 
     /// Settles these events: returns when each is alerted or covered, or refused for good, which the delivery
     /// remembers. The same event may be among them several times.
+    ///
+    /// # Errors
+    ///
+    /// Why work on the message ends before that; the delivery then never gives its proof.
     pub async fn deliver(
         &mut self,
         context: &Context,
@@ -475,7 +484,7 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
 }
 
 /// One event for each key, with the rules of all its copies.
-fn merge(events: Vec<DetectedEvent>, metrics: &crate::metrics::Metrics) -> Vec<DetectedEvent> {
+fn merge(events: Vec<DetectedEvent>, metrics: &Metrics) -> Vec<DetectedEvent> {
     let mut merged: Vec<DetectedEvent> = Vec::with_capacity(events.len());
     let mut places: BTreeMap<EventKey, usize> = BTreeMap::new();
     for event in events {

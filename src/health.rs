@@ -1,8 +1,10 @@
 //! Which dependency works, whether to take in more work, and whether the process is ready.
 //!
 //! The data path reports every call; the poller asks before each receive; the admin server answers probes. A
-//! dependency is failing from its first failed call until its next successful one, and while one that the work needs
-//! is failing nothing more is received: what is held waits under its heartbeat.
+//! dependency is failing from its first failed call until its next successful one, and while the store, the publisher or
+//! the objects fail nothing more is received: what is held waits under its heartbeat. A failing queue is the poller's
+//! own affair. A denied object is no failure of a dependency: denials are counted for each bucket, and one that denies
+//! everything makes the process unready, and intake falls to one message at a time until an object of any bucket is read.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, VecDeque};
@@ -353,7 +355,7 @@ impl Health {
         report(vec![Check { name: "poll_loop", ok, detail }])
     }
 
-    /// Whether queue, table and topic are reachable, objects are not all denied, and the process is not stopping.
+    /// Whether queue, table, topic and objects are reachable, no bucket denies everything, and the process is not stopping.
     /// Rules are always loaded: without them the process does not start.
     pub fn ready(&self) -> Report {
         let mut state = lock(&self.state);

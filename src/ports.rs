@@ -110,6 +110,7 @@ pub struct ReceivedMessage {
     pub body: String,
     /// How often this message was received, this time included; at least 1.
     pub receive_count: u32,
+    /// When it was sent to the queue; `None` where the queue does not tell.
     pub sent_at: Option<OffsetDateTime>,
 }
 
@@ -141,7 +142,8 @@ pub trait MessageQueue: Send + Sync + 'static {
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError>;
 
-    /// Makes the message invisible for `visibility` from now on; zero gives it back at once.
+    /// Makes the message invisible for `visibility` (rounded up to whole seconds) from now on; zero gives it back
+    /// at once.
     /// [`Fault::LeaseLost`] when the receipt is no longer valid.
     async fn change_visibility(&self, receipt: &Receipt, visibility: Duration) -> Result<(), PortError>;
 

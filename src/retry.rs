@@ -12,9 +12,11 @@ use crate::ports::{ErrorClass, PortError};
 
 /// The longest pause between two attempts, so that work resumes within a minute of a recovery.
 const LONGEST: Duration = Duration::from_secs(30);
+/// The pause after the first failure.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// How long calls may go on once the process gives back what it holds: half of the time for that.
+/// How long calls may go on once the process gives back what it holds: half of `app::GIVE_BACK`. The other half is for
+/// giving back, or what is left of it where a short deadline cuts it.
 const LAST_CALL: Duration = Duration::from_millis(1500);
 
 /// Doubling pauses with jitter.
@@ -66,7 +68,7 @@ pub enum GaveUp {
 /// What ends the repetition of a call.
 #[derive(Clone, Copy)]
 pub enum Until<'a> {
-    /// The message is lost, or the process gives back what it holds.
+    /// The message is lost or was held for twelve hours, or the process gives back what it holds.
     Held(&'a Lease),
     /// Only that the process gives back what it holds: for what must be finished once it is begun.
     Stopping(&'a Stop),
@@ -138,8 +140,12 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
     }
 }
 
-/// Repeats `attempt` while it fails with something that can pass, and tells the health page meanwhile. Each attempt
-/// runs to its end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
+/// Repeats `attempt` while it fails with something that can pass, and tells `Health` meanwhile. Each attempt runs to its
+/// end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
+///
+/// # Errors
+///
+/// [`GaveUp::Refused`] with the first permanent error; [`GaveUp::Interrupted`] when `until` says so between two attempts.
 pub async fn persist<T, F>(
     context: &Context,
     dependency: Dependency,
