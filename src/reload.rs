@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::rules::{RuleErrors, RuleSet};
 
-/// A rule file larger than this is refused.
+/// Not more than this of a rule file is read, whatever it is; rules are refused at less.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// The rules in force. Cheap to clone.
@@ -44,7 +44,11 @@ pub enum LoadError {
 }
 
 impl RuleSource {
-    /// Loads the rules for the first time.
+    /// Loads the rules for the first time. Reads a file: call it away from the async threads.
+    ///
+    /// # Errors
+    ///
+    /// Why the file cannot be read, or everything that is wrong in it.
     pub fn load(path: PathBuf, now: OffsetDateTime, metrics: Arc<Metrics>) -> Result<Self, LoadError> {
         let rules = read(&path)?;
         Ok(Self::new(path, rules, now, metrics))
@@ -63,8 +67,11 @@ impl RuleSource {
         source
     }
 
-    /// Reads the file again, through whatever link now stands at its path. On any error the rules in force stay.
-    /// Reads a file: call it away from the async threads.
+    /// Reads the file again, through whatever link now stands at its path: call it away from the async threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], or that it is no regular file; the rules in force stay.
     pub fn reload(&self, now: OffsetDateTime) -> Result<(), LoadError> {
         let path = self.status.borrow().path.clone();
         match regular(&path).and_then(|()| read(&path)) {
@@ -107,6 +114,7 @@ impl RuleSource {
         Arc::clone(&self.current.borrow())
     }
 
+    /// How the last load went.
     pub fn status(&self) -> ReloadStatus {
         self.status.borrow().clone()
     }
