@@ -157,11 +157,11 @@ fn note<T>(
 }
 
 fn visibility(context: &Context, attributes: QueueAttributes) -> Duration {
-    if let Some(configured) = context.config.queue.visibility {
-        return configured;
-    }
     if attributes.max_receive_count.is_none() {
         tracing::warn!("the queue has no redrive policy: a message that cannot be read comes back for ever");
+    }
+    if let Some(configured) = context.config.queue.visibility {
+        return configured;
     }
     if attributes.visibility_timeout.is_zero() {
         tracing::warn!("the queue's visibility timeout is 0; {} s are used (queue.visibility)", VISIBILITY.as_secs());

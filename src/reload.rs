@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::rules::{RuleErrors, RuleSet};
 
 /// Not more than this of a rule file is read, whatever it is; rules are refused at less.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// The rules in force. Cheap to clone.
 #[derive(Clone, Debug)]
