@@ -215,15 +215,14 @@ impl Batch<'_> {
     /// Records every event. Gives what is ours to publish, and what somebody else holds.
     async fn record(&mut self, pending: Vec<Pending>) -> Result<(Vec<Claimed>, Vec<Pending>), Interruption> {
         let (context, lease) = (self.context, self.lease);
-        let mut outcomes: Vec<_> = futures_util::stream::iter(pending.into_iter().enumerate())
-            .map(|(at, pending)| async move { (at, record_one(context, lease, pending).await) })
-            .buffer_unordered(STORE_CALLS)
+        let outcomes: Vec<_> = futures_util::stream::iter(pending)
+            .map(|pending| record_one(context, lease, pending))
+            .buffered(STORE_CALLS)
             .collect()
             .await;
-        outcomes.sort_by_key(|(at, _)| *at);
         let (mut claimed, mut held) = (Vec::new(), Vec::new());
         let mut interruption = None;
-        for (_, outcome) in outcomes {
+        for outcome in outcomes {
             match outcome {
                 Ok(Next::Settled) => {}
                 Ok(Next::Claimed(one)) => claimed.push(*one),
@@ -372,14 +371,13 @@ impl Batch<'_> {
     /// have rules of which nothing was told yet.
     async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Vec<Pending>, Interruption> {
         let context = self.context;
-        let mut outcomes: Vec<_> = futures_util::stream::iter(accepted.into_iter().enumerate())
-            .map(|(at, (claimed, id))| async move { (at, mark_one(context, claimed, id).await) })
-            .buffer_unordered(STORE_CALLS)
+        let outcomes: Vec<_> = futures_util::stream::iter(accepted)
+            .map(|(claimed, id)| mark_one(context, claimed, id))
+            .buffered(STORE_CALLS)
             .collect()
             .await;
-        outcomes.sort_by_key(|(at, _)| *at);
         let (mut untold, mut interruption) = (Vec::new(), None);
-        for (_, outcome) in outcomes {
+        for outcome in outcomes {
             match outcome {
                 Ok(pending) if pending.item.rules.is_subset(&pending.told) => {}
                 Ok(pending) => untold.push(pending),
