@@ -117,15 +117,15 @@ fn slot<'a, T>(results: &'a mut [T], id: &str) -> Option<&'a mut T> {
 fn attributes(given: &[(&'static str, AttributeValue)]) -> Result<HashMap<String, MessageAttributeValue>, PortError> {
     let mut attributes = HashMap::new();
     for (name, value) in given {
-        let (kind, value) = match value {
-            AttributeValue::String(text) if text.is_empty() => continue,
-            AttributeValue::StringArray(texts) if texts.is_empty() => continue,
-            AttributeValue::String(text) => ("String", text.clone()),
-            AttributeValue::StringArray(texts) => {
-                ("String.Array", serde_json::to_string(texts).map_err(|error| invalid(&error))?)
-            }
+        let empty = match value {
+            AttributeValue::String(text) => text.is_empty(),
+            AttributeValue::StringArray(texts) => texts.is_empty(),
         };
-        let value = MessageAttributeValue::builder().data_type(kind).string_value(value).build();
+        if empty {
+            continue;
+        }
+        let value =
+            MessageAttributeValue::builder().data_type(value.data_type()).string_value(value.string_value()).build();
         attributes.insert((*name).to_owned(), value.map_err(|error| invalid(&error))?);
     }
     Ok(attributes)
