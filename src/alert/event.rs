@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn detected(record: String, rules: usize) -> DetectedEvent {
-        let rule = |i| RuleInfo { id: format!("rule-{i:04}"), severity: Severity::High, description: String::new() };
+        let rule = |i| RuleInfo::new(format!("rule-{i:04}"), Severity::High, "");
         let rules = (0..rules).map(|i| Arc::new(rule(i))).collect();
         let detection = Detection { index: 0, raw: Bytes::from(record), rules };
         super::super::detected_event(&detection, Source::default(), datetime!(2024-05-01 12:05 UTC), "0123456789abcdef")

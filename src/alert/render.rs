@@ -287,7 +287,7 @@ mod tests {
     use crate::rules::{Detection, RuleInfo};
 
     fn rule(id: &str, severity: Severity, description: &str) -> Arc<RuleInfo> {
-        Arc::new(RuleInfo { id: id.to_owned(), severity, description: description.to_owned() })
+        Arc::new(RuleInfo::new(id, severity, description))
     }
 
     fn detected(record: impl Into<Bytes>, rules: Vec<Arc<RuleInfo>>) -> DetectedEvent {

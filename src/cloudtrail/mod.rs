@@ -332,7 +332,7 @@ mod tests {
     }
 
     fn rules() -> Vec<Arc<RuleInfo>> {
-        let rule = RuleInfo { id: "any".into(), severity: Severity::Low, description: String::new() };
+        let rule = RuleInfo::new("any", Severity::Low, "");
         vec![Arc::new(rule)]
     }
 

@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         }
         let id = id?;
         let description = description.unwrap_or_else(|| format!("A record matched the rule {id}"));
-        Some(Rule::new(RuleInfo { id, severity: severity?, description }, conditions))
+        Some(Rule::new(RuleInfo::new(id, severity?, description), conditions))
     }
 
     /// `{"monitoredEvents": ["EventName", ...]}`: each name is a rule.
@@ -260,7 +260,7 @@ impl<'a> Reader<'a> {
             }
             let description = format!("The event {name} occurred");
             let conditions = vec![(Field::EventName, AnyOf::new(vec![name]))];
-            rules.push(Rule::new(RuleInfo { id, severity: Severity::Medium, description }, conditions));
+            rules.push(Rule::new(RuleInfo::new(id, Severity::Medium, description), conditions));
         }
         rules
     }

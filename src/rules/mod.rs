@@ -50,12 +50,51 @@ impl fmt::Display for Severity {
     }
 }
 
+/// What a match of a rule leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Stored, counted and alerted.
+    #[default]
+    Alert,
+    /// Stored and counted: for a rule on trial.
+    Shadow,
+    /// Not even looked at.
+    Off,
+}
+
 /// A rule as alerts and the admin pages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleInfo {
     pub id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     pub severity: Severity,
+    pub mode: Mode,
     pub description: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attack: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
+}
+
+impl RuleInfo {
+    /// A rule that alerts, and of which nothing more is told.
+    #[must_use]
+    pub fn new(id: impl Into<String>, severity: Severity, description: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            title: None,
+            severity,
+            mode: Mode::Alert,
+            description: description.into(),
+            attack: Vec::new(),
+            tags: Vec::new(),
+            runbook: None,
+        }
+    }
 }
 
 /// A record that matched.
