@@ -4,6 +4,7 @@ mod condition;
 mod document;
 mod file;
 mod matcher;
+pub mod names;
 mod suggest;
 mod wildcard;
 
