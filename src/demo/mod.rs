@@ -35,7 +35,7 @@ use crate::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::reload::RuleSource;
-use crate::rules::{DEFAULT_RULES, Matcher, RuleSet, ids};
+use crate::rules::{DEFAULT_RULES, Matcher, NamedLists, RuleSet, ids};
 
 const BUCKET: &str = "example-cloudtrail-logs";
 
@@ -312,7 +312,7 @@ impl Plan {
 
 fn load_rules(args: &DemoArgs, clock: Clock, metrics: &Arc<Metrics>) -> anyhow::Result<RuleSource> {
     if let Some(path) = &args.rules {
-        return Ok(RuleSource::load(path.clone(), clock.now(), Arc::clone(metrics))?);
+        return Ok(RuleSource::load(path.clone(), NamedLists::new(), clock.now(), Arc::clone(metrics))?);
     }
     let built_in = RuleSet::parse(DEFAULT_RULES)?;
     Ok(RuleSource::new(PathBuf::from("monitored_events.json"), built_in, clock.now(), Arc::clone(metrics)))
