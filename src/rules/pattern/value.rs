@@ -1,7 +1,7 @@
 //! Conditions on one value of a record, compiled.
 
+use core::net::IpAddr;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use regex::Regex;
