@@ -145,7 +145,8 @@ impl Attempt<'_> {
 #[must_use]
 pub fn decide(item: Option<&ItemState>, attempt: Attempt<'_>) -> Decision {
     let Some(item) = item else {
-        let claim = Some(attempt.item.alerting()).filter(|rules| !rules.is_empty()).map(|rules| attempt.claim_on(rules));
+        let claim =
+            Some(attempt.item.alerting()).filter(|rules| !rules.is_empty()).map(|rules| attempt.claim_on(rules));
         return Decision::Write(attempt.change(attempt.item.recorded_only.clone(), claim));
     };
     let recorded: BTreeSet<String> = attempt.item.recorded_only.difference(&item.settled).cloned().collect();
