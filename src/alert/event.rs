@@ -359,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn an_item_knows_which_of_its_rules_are_only_recorded() {
+        let rule = |id, severity, mode| Arc::new(RuleInfo { mode, ..RuleInfo::new(id, severity, "") });
+        let mut event = detected(r#"{"eventID":"1"}"#.to_owned(), 0);
+        event.rules =
+            vec![rule("on-trial", Severity::Critical, Mode::Shadow), rule("alerting", Severity::Low, Mode::Alert)];
+        let item = stored_item(&event, time::Duration::days(1));
+        assert_eq!(item.rules.keys().collect::<Vec<_>>(), ["alerting", "on-trial"]);
+        assert_eq!(item.recorded_only, ["on-trial".to_owned()].into());
+        assert_eq!(item.alerting(), ["alerting".to_owned()].into());
+        assert_eq!(item.severity(), Severity::Critical, "of all rules that matched");
+    }
+
+    #[test]
     fn many_rules_leave_less_room_for_the_record() {
         let record = format!(r#"{{"eventID":"1","big":"{}"}}"#, noise(340 * 1024));
         let stored = |rules| stored_item(&detected(record.clone(), rules), time::Duration::days(1)).event;
