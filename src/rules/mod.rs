@@ -335,12 +335,6 @@ impl RuleSet {
     }
 }
 
-/// The highest severity of some rules.
-#[must_use]
-pub fn highest(rules: &[Arc<RuleInfo>]) -> Severity {
-    rules.iter().map(|rule| rule.severity).max().unwrap_or(Severity::Low)
-}
-
 /// The ids of some rules.
 #[must_use]
 pub fn ids(rules: &[Arc<RuleInfo>]) -> BTreeSet<String> {
@@ -500,7 +494,6 @@ mod tests {
         );
         let found = Matcher::new(Arc::new(rules.unwrap())).matches(br#"{"eventSource":"s","eventName":"A"}"#);
         assert_eq!(found.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["3", "1", "2", "0"]);
-        assert_eq!(highest(&found), Severity::Critical);
         assert_eq!(ids(&found).into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     }
 }
