@@ -68,6 +68,8 @@ enum Failure {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Rules(#[from] LoadError),
+    #[error("{0}")]
+    Tests(String),
     /// The output says it already.
     #[error("failed")]
     Told(u8),
@@ -84,7 +86,7 @@ impl Failure {
     /// As `sysexits.h` numbers them, where it has a fitting one.
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rules(_) => 78,
+            Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
             Self::Told(code) => *code,
             Self::Other(_) => 1,
         }

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::{Failure, environment, say};
 use crate::config::Config;
 use crate::reload::{LoadError, read_text};
+use crate::rules::suite::{self, Expect, Outcome, SuiteError};
 use crate::rules::{Explainer, Level, Loaded, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
 
 /// Not more than this is read of a file with a record.
@@ -21,6 +22,16 @@ pub(super) enum RulesCommand {
     Check {
         /// The rule file; rules.path of the configuration without it, and `-` for standard input
         file: Option<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Run the tests of the rules; exit code 1 if one fails
+    Test {
+        /// The rule file; rules.path of the configuration without it
+        file: Option<PathBuf>,
+        /// The file of tests; without it the one beside the rules, RULES.tests.json for RULES.json
+        #[arg(long, value_name = "FILE")]
+        tests: Option<PathBuf>,
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
@@ -65,6 +76,7 @@ pub(super) enum Format {
 pub(super) fn run(config: Option<&Path>, command: RulesCommand) -> Result<(), Failure> {
     match command {
         RulesCommand::Check { file, format } => check(&Opened::new(config, file)?, format),
+        RulesCommand::Test { file, tests, format } => test(&Opened::new(config, file)?, tests, format),
         RulesCommand::Explain(arguments) => explain(config, arguments),
         RulesCommand::List { file, format } => list(&Opened::new(config, file)?, format),
         RulesCommand::Schema => say(SCHEMA.trim_end()),
@@ -133,6 +145,76 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
         }
     })?;
     if errors.is_empty() { Ok(()) } else { Err(Failure::Told(78)) }
+}
+
+fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), Failure> {
+    let path = tests.unwrap_or_else(|| opened.path.with_extension("tests.json"));
+    // A test must not depend on where it runs: lists that the configuration fills elsewhere hold what the tests say.
+    let surroundings = Surroundings { lists: NamedLists::new(), today: opened.surroundings().today };
+    let report = suite::run(&read_text(&path)?, &opened.text, &surroundings).map_err(|error| match error {
+        SuiteError::Rules(errors) => Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }),
+        SuiteError::Tests(errors) => {
+            let told: Vec<_> = errors.errors.iter().map(ToString::to_string).collect();
+            Failure::Tests(format!("the test file {} is wrong:\n{}", path.display(), told.join("\n")))
+        }
+    })?;
+    let explainer = Explainer::new(&opened.text, &report.surroundings)
+        .map_err(|errors| Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }))?;
+    let decision = |outcome: &Outcome| {
+        let explanation = explainer.explain(&outcome.rule, outcome.record.as_bytes());
+        explanation.map(|explanation| explanation.decision()).unwrap_or_default()
+    };
+    let failed: Vec<_> = report.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+    say(&match format {
+        Format::Json => {
+            let outcomes: Vec<_> = report
+                .outcomes
+                .iter()
+                .map(|outcome| {
+                    json!({
+                        "rule": outcome.rule,
+                        "test": outcome.name,
+                        "line": outcome.line,
+                        "expected": outcome.expected.as_str(),
+                        "matched": outcome.matched,
+                        "passed": outcome.passed(),
+                        "decision": if outcome.passed() { Value::Null } else { decision(outcome).into() },
+                    })
+                })
+                .collect();
+            let document = json!({
+                "passed": report.outcomes.len() - failed.len(),
+                "failed": failed.len(),
+                "untested": report.untested,
+                "warnings": report.warnings,
+                "tests": outcomes,
+            });
+            format!("{document:#}")
+        }
+        Format::Text => {
+            let mut lines: Vec<_> = report.warnings.iter().map(|one| format!("warning: {one}")).collect();
+            lines.extend(failed.iter().map(|outcome| {
+                let (expected, found) = match outcome.expected {
+                    Expect::Match => ("must match", "does not"),
+                    Expect::NoMatch => ("must not match", "does"),
+                };
+                format!(
+                    "FAILED line {}: {}: {:?} {expected} and {found}\n        {}",
+                    outcome.line,
+                    outcome.rule,
+                    outcome.name,
+                    decision(outcome)
+                )
+            }));
+            if !report.untested.is_empty() {
+                lines.push(format!("without tests: {}", report.untested.join(", ")));
+            }
+            let passed = report.outcomes.len() - failed.len();
+            lines.push(format!("{}: {passed} passed, {} failed", path.display(), failed.len()));
+            lines.join("\n")
+        }
+    })?;
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Told(1)) }
 }
 
 fn list(opened: &Opened, format: Format) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ pub mod names;
 mod pattern;
 mod reader;
 mod suggest;
+pub mod suite;
 mod wildcard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
