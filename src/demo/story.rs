@@ -839,17 +839,18 @@ mod tests {
         ConsoleLogin console-login-failures
         ConsoleLogin console-login-failures
         ConsoleLogin console-login-failures
+        ConsoleLogin console-signin-without-mfa
         ListAccounts unauthorized-api-calls
-        RunInstances unauthorized-api-calls
-        CreateAccessKey access-key-created
-        AttachUserPolicy iam-policy-changes
-        PutUserPolicy iam-policy-changes
-        StopLogging cloudtrail-stopped
-        StopConfigurationRecorder aws-config-changes
-        AuthorizeSecurityGroupIngress security-group-changes
-        PutBucketPolicy s3-bucket-policy-changes
-        ScheduleKeyDeletion kms-key-deletion
-        DeleteRole unauthorized-api-calls
+        RunInstances gpu-instances-started unauthorized-api-calls
+        CreateAccessKey access-key-created iam-access-key-for-another-user
+        AttachUserPolicy iam-admin-policy-attached iam-policy-changes
+        PutUserPolicy iam-admin-policy-written iam-policy-changes
+        StopLogging attack-tool-user-agent cloudtrail-stopped
+        StopConfigurationRecorder attack-tool-user-agent aws-config-changes
+        AuthorizeSecurityGroupIngress attack-tool-user-agent security-group-changes security-group-opens-admin-port
+        PutBucketPolicy attack-tool-user-agent s3-bucket-made-public s3-bucket-policy-changes
+        ScheduleKeyDeletion attack-tool-user-agent kms-key-deletion
+        DeleteRole attack-tool-user-agent unauthorized-api-calls
         ");
     }
 

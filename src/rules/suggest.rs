@@ -4,16 +4,12 @@
 const MAX_BYTES: usize = 64;
 
 /// The known key that takes the fewest edits, if these are few.
-pub(super) fn nearest(key: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     nearest_within(usize::MAX, key, known)
 }
 
 /// The known word that takes the fewest edits, if these are at most `most`, and few for its length. Case does not count.
-pub(super) fn nearest_within(
-    most: usize,
-    word: &str,
-    known: impl IntoIterator<Item = &'static str>,
-) -> Option<&'static str> {
+pub(super) fn nearest_within<'k>(most: usize, word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     if word.len() > MAX_BYTES {
         return None;
     }

@@ -37,6 +37,11 @@ def field_values(record, field):
 CONDITIONS = ("eventName", "eventSource", "userIdentityType", "errorCode", "errorMessage", "resourceType")
 
 
+def is_plain(rule):
+    """Whether nothing but the simple fields decides about a rule."""
+    return not rule.keys() & {"pattern", "unless", "mode"}
+
+
 def matching_rules(record, rules):
     """The ids of the rules that match a record."""
     found = set()

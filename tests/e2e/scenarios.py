@@ -17,6 +17,7 @@ from evaluate import (
     event_timestamp,
     inline_record,
     is_known,
+    is_plain,
     load_rules,
     matching_rules,
     reads_objects,
@@ -578,10 +579,13 @@ def fifo_topic(world, seed):
 @scenario(notify=False, visibility=4, max_receives=2)
 def real_data(world, seed, data):
     """Other people's records and messages: nothing dies, each has the outcome of the documents and of a second
-    evaluation of the rules."""
-    rules = load_rules(DEFAULT_RULES)
+    evaluation of the default rules, those that this evaluation understands."""
+    rules = [rule for rule in load_rules(DEFAULT_RULES) if is_plain(rule)]
+    check(len(rules) > 40, "most of the default rules have no pattern")
+    path = world.workdir / "plain.json"
+    path.write_text(json.dumps({"events": rules}))
     account = Account(seed)
-    daemon = world.daemon(SECURITY_EVENTS_PATH=str(DEFAULT_RULES)).wait_ready()
+    daemon = world.daemon(SECURITY_EVENTS_PATH=str(path)).wait_ready()
 
     records = []
     for path in sorted((data / "cloudtrail").rglob("*.json")):
