@@ -9,6 +9,8 @@ mod matcher;
 pub mod names;
 mod pattern;
 mod reader;
+#[cfg(test)]
+mod schema;
 mod suggest;
 pub mod suite;
 mod wildcard;
@@ -27,6 +29,9 @@ pub use matcher::{Matcher, Suppressed};
 
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
+
+/// The JSON Schema of rule files, draft 7: the one that editors know best.
+pub const SCHEMA: &str = include_str!("../../config/monitored_events.schema.json");
 
 /// How grave a match is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
