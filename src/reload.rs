@@ -227,3 +227,32 @@ fn read(path: &Path, lists: &NamedLists, now: OffsetDateTime) -> Result<(RuleSet
     let rules = rules.map_err(|errors| LoadError::Rules { path: path.to_owned(), errors })?;
     Ok((rules, warnings))
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn an_exception_is_counted_as_ended_from_the_day_after_its_last() {
+        let rules = RuleSet::parse(
+            r#"[{"id": "r", "severity": "LOW", "eventName": "A", "unless": [
+                {"userIdentityType": "Root", "reason": "a drill", "until": "2026-11-24"},
+                {"userIdentityType": "Role", "reason": "for ever"}]}]"#,
+        )
+        .unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let source = RuleSource::new(PathBuf::from("r"), rules, datetime!(2026-11-24 10:00 UTC), Arc::clone(&metrics));
+        assert_eq!(metrics.rules_expired_exceptions.get(), 0);
+        for (now, ended) in [
+            (datetime!(2026-11-24 23:59:59 UTC), 0),
+            // The day of a clock elsewhere does not count.
+            (datetime!(2026-11-25 01:00 +2), 0),
+            (datetime!(2026-11-25 00:00 UTC), 1),
+        ] {
+            source.tell_expired(now);
+            assert_eq!(metrics.rules_expired_exceptions.get(), ended, "{now}");
+        }
+    }
+}
