@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::Plan;
+use super::{Expected, Plan};
 use crate::alert::shown;
 use crate::emulator::{Emulator, Published};
 use crate::rules::Severity;
@@ -133,16 +133,21 @@ impl Screen {
     }
 
     /// Whether the outcome is as the story says.
-    pub(super) fn verdict(&self, problems: &[String], expected: usize) {
+    pub(super) fn verdict(&self, problems: &[String], expected: &Expected) {
         let (paint, plain) = match (self.colour, problems.is_empty()) {
             (false, _) => ("", ""),
             (true, true) => ("\x1b[1;32m", "\x1b[0m"),
             (true, false) => ("\x1b[1;31m", "\x1b[0m"),
         };
+        let alerted = expected.values().filter(|wanted| wanted.alert).count();
+        let recorded = match expected.len().saturating_sub(alerted) {
+            0 => String::new(),
+            recorded => format!("every event that only rules in shadow match ({recorded}) was stored once, "),
+        };
         if problems.is_empty() {
             say(&format!(
-                "{paint}As it should be:{plain} every detected event ({expected}) was alerted once and stored once, and \
-                 the file that is cut off is in the dead-letter queue.\n"
+                "{paint}As it should be:{plain} every detected event ({alerted}) was alerted once and stored once, \
+                 {recorded}and the file that is cut off is in the dead-letter queue.\n"
             ));
         } else {
             say(&format!("{paint}Not as it should be:{plain}\n{}\n", list(problems)));

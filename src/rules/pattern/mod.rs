@@ -17,7 +17,7 @@ use super::reader::{Complaint, Place, Reader};
 pub(super) use compiled::Compiled;
 use compiled::{Field, MAX_WAYS, Want};
 pub(super) use parse::value_conditions;
-pub(super) use value::{Leaf, Number, Test};
+pub(super) use value::{Leaf, Test};
 pub(super) use walk::any_leaf;
 
 /// Named lists of conditions.
@@ -121,14 +121,14 @@ impl Pattern {
             fields.push((field, pattern.place.clone()));
             let alternatives = [(present, false), (absent, true)].into_iter().filter(|(offered, _)| *offered);
             let alternatives: Vec<_> = alternatives.map(|(_, absent)| vec![Want { field: index, absent }]).collect();
-            ways = multiplied(ways, &alternatives, reader, place)?;
+            ways = multiplied(&ways, &alternatives, reader, place)?;
         }
         for or in &self.ors {
             let mut alternatives = Vec::new();
             for branch in &or.branches {
                 alternatives.extend(branch.ways(fields, reader, place)?);
             }
-            ways = multiplied(ways, &alternatives, reader, &or.place)?;
+            ways = multiplied(&ways, &alternatives, reader, &or.place)?;
         }
         Some(ways)
     }
@@ -141,7 +141,7 @@ impl Pattern {
 }
 
 fn multiplied(
-    ways: Vec<Vec<Want>>,
+    ways: &[Vec<Want>],
     alternatives: &[Vec<Want>],
     reader: &mut Reader<'_>,
     place: &Place,
