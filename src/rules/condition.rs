@@ -153,13 +153,13 @@ impl Body {
     pub(super) fn allows(&self, key: &Key<'_>) -> bool {
         Field::INDEXED.into_iter().zip(&key.0).zip(&self.pattern_texts).all(|((field, found), texts)| {
             let plain = self.condition(field).is_none_or(|any_of| match found {
-                Found::Text(text) => any_of.holds(text),
+                Found::Text(text) | Found::Ambiguous(text) => any_of.holds(text),
                 Found::Absent | Found::Odd => false,
             });
             let pattern = texts.as_ref().is_none_or(|texts| match found {
                 Found::Text(text) => texts.binary_search_by(|one| one.as_str().cmp(text)).is_ok(),
                 Found::Absent => false,
-                Found::Odd => true,
+                Found::Ambiguous(_) | Found::Odd => true,
             });
             plain && pattern
         })
@@ -176,6 +176,8 @@ pub(super) enum Found<'a> {
     /// Nothing, or null.
     Absent,
     Text(&'a str),
+    /// A text; but a pattern's path finds more than this.
+    Ambiguous(&'a str),
     /// Something else, such as a list: only a pattern can tell.
     Odd,
 }

@@ -26,7 +26,7 @@ pub(super) const FILE_KEYS: [&str; 4] = ["events", "monitoredEvents", "lists", "
 pub(super) const INFO_KEYS: [&str; 10] =
     ["id", "title", "description", "severity", "author", "references", "attack", "attackVersion", "tags", "runbook"];
 pub(super) const RULE_KEYS: [&str; 4] = ["pattern", "unless", "group", "mode"];
-const EXCEPTION_KEYS: [&str; 3] = ["pattern", "reason", "until"];
+pub(super) const EXCEPTION_KEYS: [&str; 3] = ["pattern", "reason", "until"];
 /// Keys of the rule language that this version does not read. Ignoring one would change what a rule means.
 const LATER_KEYS: [&str; 3] = ["threshold", "sequence", "first_seen"];
 

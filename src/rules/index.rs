@@ -44,7 +44,7 @@ impl Index {
             match field {
                 Found::Text(text) => table.get(*text).into_iter().flatten().for_each(&mut add),
                 Found::Absent => {}
-                Found::Odd => table.values().flatten().for_each(&mut add),
+                Found::Ambiguous(_) | Found::Odd => table.values().flatten().for_each(&mut add),
             }
         }
         self.rest.iter().for_each(&mut add);

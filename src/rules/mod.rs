@@ -12,6 +12,8 @@ mod matcher;
 pub mod names;
 mod pattern;
 mod reader;
+#[cfg(test)]
+mod schema;
 mod suggest;
 pub mod suite;
 mod wildcard;
@@ -32,7 +34,7 @@ pub use matcher::{Matcher, Suppressed};
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
 
-/// The JSON Schema of a rule file (draft-07).
+/// The JSON Schema of rule files, draft 7: the one that editors know best.
 pub const SCHEMA: &str = include_str!("../../config/monitored_events.schema.json");
 
 /// How grave a match is.

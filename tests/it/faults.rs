@@ -762,8 +762,15 @@ async fn what_is_only_recorded_waits_for_the_store_like_everything_else() {
 #[tokio::test(start_paused = true)]
 async fn an_alert_tells_only_the_rules_that_alert_and_is_as_grave_as_these() {
     let scene = Scene::on_trial(None);
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    scene.world.trouble(move |operation| {
+        counted.fetch_add(u32::from(operation == "dynamodb:PutItem"), Ordering::Relaxed);
+        None
+    });
     scene.world.send(through_eventbridge(2));
     scene.until("an empty queue", 60, drained).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the rule in shadow was settled with the claim");
     let both = ids(&["access-key", "key-on-trial"]);
     let state = scene.state(2);
     assert_eq!((&state.rules, &state.settled), (&both, &both));

@@ -178,19 +178,27 @@ impl Search<'_> {
     }
 
     fn array(&self, array: &[u8], sought: &[Sought<'_>], arrays: usize) -> bool {
+        // At most one path comes to its end here. What an element that is a plain value meets is bound to no element.
+        let met = sought.iter().find(|one| {
+            !one.absent && one.rest.is_none() && scalars(array).any(|raw| one.field.holds(raw, self.record))
+        });
+        let Some(met) = met else {
+            return self.elements(array, sought, arrays);
+        };
+        let others: Vec<_> = sought.iter().filter(|one| one.order != met.order).copied().collect();
+        // Bound to an element all the same, it leaves less that must be absent.
+        let loosens = |one: &Sought<'_>| one.absent && one.order > met.order;
+        self.elements(array, &others, arrays) || sought.iter().any(loosens) && self.elements(array, sought, arrays)
+    }
+
+    /// Whether what is sought is met within one of the elements that are no plain values.
+    fn elements(&self, array: &[u8], sought: &[Sought<'_>], arrays: usize) -> bool {
         let containers = || json::elements(array).filter(|one| json::is_object(one) || json::is_array(one));
-        let scalars = || json::elements(array).filter(|one| !json::is_object(one) && !json::is_array(one));
         let deep = arrays >= MAX_ARRAYS;
-        // What an element that is a plain value meets is bound to no element.
-        let (met, open): (Vec<&Sought<'_>>, Vec<&Sought<'_>>) = sought
-            .iter()
-            .filter(|one| !one.absent)
-            .partition(|one| one.rest.is_none() && scalars().any(|raw| one.field.holds(raw, self.record)));
-        drop(met);
-        let first_bound = open.iter().map(|one| one.order).min();
-        let mut together: Vec<Sought<'_>> = open.into_iter().copied().collect();
+        let mut together: Vec<_> = sought.iter().filter(|one| !one.absent).copied().collect();
+        let first_bound = together.iter().map(|one| one.order).min();
         for absent in sought.iter().filter(|one| one.absent) {
-            if absent.rest.is_none() && scalars().next().is_some() {
+            if absent.rest.is_none() && scalars(array).next().is_some() {
                 return false;
             }
             if first_bound.is_some_and(|bound| bound < absent.order) {
@@ -205,6 +213,10 @@ impl Search<'_> {
         together.sort_by_key(|one| one.order);
         !deep && containers().any(|one| self.holds(one, &together, arrays + 1))
     }
+}
+
+fn scalars(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+    json::elements(array).filter(|one| !json::is_object(one) && !json::is_array(one))
 }
 
 /// Values, and what is sought below each.

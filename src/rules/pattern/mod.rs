@@ -4,6 +4,8 @@
 //! EventBridge's own engine (github.com/aws/event-ruler) is the judge. `docs/rules.md` says it in our words.
 
 mod compiled;
+#[cfg(test)]
+pub(super) mod naive;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,8 @@ use super::reader::{Complaint, Place, Reader};
 pub(super) use compiled::Compiled;
 use compiled::{Field, MAX_WAYS, Want};
 pub(super) use parse::value_conditions;
+#[cfg(test)]
+pub(super) use parse::{CONDITIONS, LISTABLE, NEGATABLE};
 pub(super) use value::{Leaf, Test};
 pub(super) use walk::any_leaf;
 

@@ -18,7 +18,7 @@ const MAX_PATH_BYTES: usize = 1_024;
 /// What a compiled regular expression may take.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
-const CONDITIONS: [&str; 13] = [
+pub(in crate::rules) const CONDITIONS: [&str; 13] = [
     "prefix",
     "suffix",
     "equals-ignore-case",
@@ -34,9 +34,10 @@ const CONDITIONS: [&str; 13] = [
     "exactly",
 ];
 /// What `anything-but` takes.
-const NEGATABLE: [&str; 8] = ["prefix", "suffix", "equals-ignore-case", "wildcard", "field", "list", "json", "regex"];
+pub(in crate::rules) const NEGATABLE: [&str; 8] =
+    ["prefix", "suffix", "equals-ignore-case", "wildcard", "field", "list", "json", "regex"];
 /// What a named list may hold.
-const LISTABLE: [&str; 8] =
+pub(in crate::rules) const LISTABLE: [&str; 8] =
     ["prefix", "suffix", "equals-ignore-case", "wildcard", "numeric", "cidr", "regex", "exactly"];
 
 impl Pattern {

@@ -1,3 +1,7 @@
+use std::cell::Cell;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -16,10 +20,14 @@ struct Case<'a> {
 }
 
 fn compile(pattern: &str) -> Result<Compiled, String> {
+    compile_with(pattern, &Lists::new())
+}
+
+fn compile_with(pattern: &str, lists: &Lists) -> Result<Compiled, String> {
     let (mut reader, root) = Reader::open(pattern, "{}").map_err(|error| error.to_string())?;
     let place = reader.root(root);
-    let compiled = Pattern::read(&mut reader, &place, root, &Lists::new())
-        .and_then(|written| written.compile(&mut reader, &place));
+    let compiled =
+        Pattern::read(&mut reader, &place, root, lists).and_then(|written| written.compile(&mut reader, &place));
     let told: Vec<_> = reader.finish().iter().map(ToString::to_string).collect();
     compiled.ok_or_else(|| told.join("\n"))
 }
@@ -39,6 +47,58 @@ fn agrees_with_eventbridge_on_generated_patterns_and_events() {
     }
     assert_eq!(count, 1_500);
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn lists(text: &str) -> Lists {
+    let lists: HashMap<String, Vec<serde_json::Value>> = serde_json::from_str(text).unwrap();
+    let read = |(name, values): (String, Vec<serde_json::Value>)| {
+        let text = serde_json::Value::from(values).to_string();
+        let (mut reader, root) = Reader::open(&text, "[]").unwrap();
+        let place = reader.root(root);
+        (name, value_conditions(&mut reader, &place, root).unwrap().into())
+    };
+    lists.into_iter().map(read).collect()
+}
+
+/// Compares the matcher with the definition on `count` generated cases; both answers must be frequent.
+fn compare(count: u32, cases: &impl Strategy<Value = (naive::Pattern, naive::Json)>) {
+    let lists = lists(naive::LISTS);
+    let answers = [Cell::new(0_u32), Cell::new(0_u32)];
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) };
+    let run = TestRunner::new(config).run(cases, |(pattern, record)| {
+        let text = naive::written(&pattern);
+        match compile_with(&text, &lists) {
+            Ok(compiled) => {
+                let expected = naive::matches(&pattern, &record);
+                let answer = &answers[usize::from(expected)];
+                answer.set(answer.get() + 1);
+                let record = record.written();
+                prop_assert_eq!(compiled.matches(record.as_bytes()), expected, "{} on {}", text, record);
+            }
+            Err(told) => prop_assert!(told.contains("ways"), "{}\n{}", text, told),
+        }
+        Ok(())
+    });
+    if let Err(error) = run {
+        panic!("{error}");
+    }
+    let least = answers.iter().map(Cell::get).min().unwrap();
+    assert!(least > count / 8, "one answer came {least} times only");
+}
+
+#[test]
+fn a_pattern_means_what_its_definition_says() {
+    compare(2_000, &(naive::patterns(naive::NAMES), naive::records()));
+}
+
+#[test]
+fn a_condition_means_what_its_definition_says() {
+    compare(5_000, &naive::single_conditions());
+}
+
+#[test]
+fn fields_are_bound_to_elements_as_the_definition_says() {
+    compare(4_000, &naive::bound_fields());
 }
 
 fn matches(pattern: &str, record: &str) -> bool {
@@ -108,6 +168,25 @@ fn numbers_are_compared_by_value() {
     assert!(!holds("9007199254740993", "9007199254740992"));
     assert!(holds(r#"{"numeric":[">",0,"<=",5]}"#, "5.0") && !holds(r#"{"numeric":[">",0,"<=",5]}"#, "0"));
     assert!(holds(r#"{"numeric":["=",3]}"#, "3") && !holds(r#"{"numeric":["<",3]}"#, "\"2\""));
+}
+
+#[test]
+fn zero_has_no_sign() {
+    for condition in ["0", r#"{"numeric":[">=",0]}"#, r#"{"numeric":["<=",-0.0]}"#, r#"{"numeric":["=",0.0]}"#] {
+        for number in ["0", "-0", "-0.0", "0e3"] {
+            let (pattern, record) = (format!(r#"{{"a":[{condition}]}}"#), format!(r#"{{"a":{number}}}"#));
+            assert!(matches(&pattern, &record), "{pattern} on {record}");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_found_twice_may_bind_what_must_be_absent() {
+    let pattern = r#"{"a":["x"],"a.b":[{"exists":false}]}"#;
+    // The first "x" belongs to no element, and a.b is there; the second belongs to one without it.
+    assert!(matches(pattern, r#"{"a":["x",["x"],{"b":1}]}"#));
+    assert!(!matches(pattern, r#"{"a":["x",{"b":1}]}"#));
+    assert!(!matches(pattern, r#"{"a":["y",["x",{"b":1}]]}"#));
 }
 
 #[test]

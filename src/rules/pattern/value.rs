@@ -183,7 +183,8 @@ impl Number {
     pub(in crate::rules) fn order(&self, other: &Self) -> std::cmp::Ordering {
         match (self.whole, other.whole) {
             (Some(left), Some(right)) => left.cmp(&right),
-            _ => self.float.total_cmp(&other.float),
+            // Neither is NaN, and 0 equals -0.
+            _ => self.float.partial_cmp(&other.float).unwrap_or(std::cmp::Ordering::Equal),
         }
     }
 }
