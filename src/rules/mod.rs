@@ -362,7 +362,9 @@ mod tests {
 
     #[test]
     fn each_default_rule_says_what_it_is_and_what_to_do() {
-        let rules = RuleSet::parse(DEFAULT_RULES).unwrap();
+        let Loaded { rules, warnings } = RuleSet::load(DEFAULT_RULES, &Surroundings::default());
+        assert_eq!(warnings, []);
+        let rules = rules.unwrap();
         for rule in rules.rules() {
             assert!(rule.title.is_some() && rule.attack_version.is_some(), "{}", rule.id);
             assert!(!rule.attack.is_empty() && !rule.tags.is_empty(), "{}", rule.id);
