@@ -23,6 +23,8 @@ const DENIALS: [&str; 6] = [
     "UnauthorizedException",
     "VpceAccessDenied",
 ];
+/// For how many wrong names a right one is looked for: that compares with every name there is.
+const MAX_GUESSES: usize = 100;
 /// How many names one warning lists.
 const MAX_NAMED: usize = 4;
 
@@ -30,8 +32,9 @@ const MAX_NAMED: usize = 4;
 pub(super) fn lint(file: &File, surroundings: &Surroundings, reader: &mut Reader<'_>) {
     let names = EventNames::new();
     let mut bodies = HashMap::new();
+    let mut guesses = 0;
     for draft in &file.drafts {
-        let mut lint = Lint { names: &names, reader };
+        let mut lint = Lint { names: &names, reader, guesses: &mut guesses };
         lint.body(&draft.body);
         lint.event_names(&draft.body);
         lint.breadth(draft);
@@ -63,6 +66,7 @@ fn identity(body: &DraftBody) -> Vec<String> {
 struct Lint<'l, 'a> {
     names: &'l EventNames,
     reader: &'l mut Reader<'a>,
+    guesses: &'l mut usize,
 }
 
 impl Lint<'_, '_> {
@@ -109,7 +113,9 @@ impl Lint<'_, '_> {
             return;
         }
         let message = format!("no event source {:?} is known", bounded(source));
-        let advice = match self.names.near_source(source) {
+        *self.guesses += 1;
+        let near = (*self.guesses <= MAX_GUESSES).then(|| self.names.near_source(source)).flatten();
+        let advice = match near {
             Some(near) => format!("did you mean {near:?}?"),
             None => "CloudTrail writes names such as \"iam.amazonaws.com\"".to_owned(),
         };
@@ -211,7 +217,8 @@ impl Lint<'_, '_> {
         let shown = bounded(name);
         let source = sources.and_then(|sources| sources.first().copied());
         let recorded = self.names.recorded_as(source, name);
-        let near = self.names.near(sources, name);
+        *self.guesses += 1;
+        let near = (*self.guesses <= MAX_GUESSES).then(|| self.names.near(sources, name)).flatten();
         let complaint = if let Some(Near::Case(right)) = near {
             Complaint::new(format!("no event {shown:?} is known: case counts"), format!("write {right:?}"))
         } else if let Some(recorded) = recorded {

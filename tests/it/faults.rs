@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::sleep;
 use trailhound::alert::AttributeValue;
 use trailhound::claim::ItemState;
@@ -15,7 +16,7 @@ use trailhound::rules::{Mode, Severity};
 
 use crate::fakes::{Trouble, World, lock};
 use crate::sim::process::{CONCURRENCY, Process, config};
-use crate::sim::{BUCKET, event_id, log_key, log_object, notification, rule_file, rules_on_trial, through_eventbridge};
+use crate::sim::{BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge};
 
 const HOUR: u64 = 3600;
 
@@ -744,6 +745,27 @@ async fn an_event_that_only_rules_in_shadow_match_is_stored_and_counted_and_neve
     assert_eq!(metrics.matches.with_label_values(&["snapshots-on-trial", "LOW"]).get(), 2);
     assert_eq!(metrics.duplicates_suppressed.get(), 0, "no alert covers it");
     assert_eq!(Severity::ALL.map(|it| metrics.alerts_published.with_label_values(&[it.as_str()]).get()), [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_exception_withholds_is_counted_and_neither_stored_nor_alerted() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let unless = |reason: &str, until: &str| json!({ "eventName": "CreateAccessKey", "reason": reason, "until": until });
+    let rules = json!([{
+        "id": "key", "description": "A key was created", "severity": "HIGH", "eventName": "CreateAccessKey",
+        // The events of this simulation are of 2026.
+        "unless": [unless("ended before they happened", "2020-01-01"), unless("holds", "2099-12-31")],
+    }]);
+    std::fs::write(scene.rules.path(), rules.to_string()).unwrap();
+    scene.process.reload();
+    let key = (0..8).find(|event| record(*event)["eventName"] == "CreateAccessKey").unwrap();
+    scene.deliver(1, &[key]);
+    scene.world.send(through_eventbridge(key));
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!((alerts(&scene.world), lock(&scene.world.table).len()), (0, 0));
+    let suppressed = |exception: &str| scene.process.metrics.suppressed.with_label_values(&["key", exception]).get();
+    assert_eq!((suppressed("0"), suppressed("1")), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
