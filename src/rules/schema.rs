@@ -32,7 +32,7 @@ fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
     let all = |schemas: &Value| schemas.as_array().unwrap().clone();
     let count = |schemas: &Value| all(schemas).iter().filter(|one| is_valid(root, one, value)).count();
     let size = |bound: &Value| usize::try_from(bound.as_u64().unwrap()).unwrap();
-    let named = |name: &str| match (name, value) {
+    let is_a = |name: &str| match (name, value) {
         ("null", Value::Null)
         | ("boolean", Value::Bool(_))
         | ("number", Value::Number(_))
@@ -44,8 +44,8 @@ fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
     schema.iter().all(|(keyword, with)| match (keyword.as_str(), value) {
         ("$schema" | "title" | "description" | "definitions" | "examples" | "default" | "format", _) => true,
         ("type", _) => match with {
-            Value::String(name) => named(name),
-            names => texts(names).into_iter().any(named),
+            Value::String(name) => is_a(name),
+            names => texts(names).into_iter().any(is_a),
         },
         ("enum", _) => all(with).contains(value),
         ("anyOf", _) => count(with) > 0,

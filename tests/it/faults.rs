@@ -16,7 +16,9 @@ use trailhound::rules::{Mode, Severity};
 
 use crate::fakes::{Trouble, World, lock};
 use crate::sim::process::{CONCURRENCY, Process, config};
-use crate::sim::{BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge};
+use crate::sim::{
+    BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge,
+};
 
 const HOUR: u64 = 3600;
 
@@ -751,7 +753,8 @@ async fn an_event_that_only_rules_in_shadow_match_is_stored_and_counted_and_neve
 async fn what_an_exception_withholds_is_counted_and_neither_stored_nor_alerted() {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-    let unless = |reason: &str, until: &str| json!({ "eventName": "CreateAccessKey", "reason": reason, "until": until });
+    let unless =
+        |reason: &str, until: &str| json!({ "eventName": "CreateAccessKey", "reason": reason, "until": until });
     let rules = json!([{
         "id": "key", "description": "A key was created", "severity": "HIGH", "eventName": "CreateAccessKey",
         // The events of this simulation are of 2026.
