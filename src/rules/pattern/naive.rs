@@ -2,7 +2,7 @@
 //! that were never bytes. Generators of patterns and records stand here, too; letters are few, so that matches are
 //! frequent.
 
-use std::collections::BTreeMap;
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
