@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(
             page["rules"],
             serde_json::json!([{
-                "id": "trail-stopped", "severity": "CRITICAL", "description": "A trail was stopped"
+                "id": "trail-stopped", "severity": "CRITICAL", "mode": "alert", "description": "A trail was stopped"
             }])
         );
     }

@@ -5,11 +5,11 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcOffset};
 
 use super::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, StoredItem, shown};
-use crate::cloudtrail::json;
+use crate::cloudtrail::{event_time, json};
 use crate::rules;
 
 /// DynamoDB takes at most 400 KB in one item, names included.
@@ -37,11 +37,7 @@ const EPOCH: &str = "1970-01-01T00:00:00Z";
 
 /// Reads the identity and the time of an event from nothing but the record.
 pub(super) fn key_and_time(raw: &[u8]) -> (EventKey, Option<OffsetDateTime>) {
-    let time = json::get(raw, "eventTime")
-        .and_then(json::string)
-        .and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok())
-        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
-        .and_then(|time| Some((time, time.format(&Rfc3339).ok()?)));
+    let time = event_time(raw).and_then(|time| Some((time, time.format(&Rfc3339).ok()?)));
     let event_id = own_id(raw).unwrap_or_else(|| hex(&Sha256::digest(json::canonical(raw))));
     match time {
         Some((time, timestamp)) => (EventKey { event_id, timestamp }, Some(time)),

@@ -9,10 +9,19 @@ mod testing;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use self::codec::{Codec, Flow};
 use self::splitter::{Found, Splitter};
 use crate::rules::{Detection, Matcher, RuleInfo};
+
+/// When an event happened, in UTC: the record's `eventTime` (RFC 3339); `None` where it says no such thing.
+#[must_use]
+pub fn event_time(record: &[u8]) -> Option<OffsetDateTime> {
+    let text = json::get(record, "eventTime").and_then(json::string)?;
+    OffsetDateTime::parse(&text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)
+}
 
 /// What one object may cost. Exceeding a limit is an error of its own kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

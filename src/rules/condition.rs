@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use time::Date;
 
+use super::pattern::Compiled;
 use super::{RuleInfo, wildcard};
 
 /// What a condition looks at.
@@ -28,6 +29,23 @@ impl Field {
         Self::ErrorMessage,
         Self::ResourceType,
     ];
+
+    /// What rules are found by.
+    pub(super) const INDEXED: [Self; 4] = [Self::EventName, Self::EventSource, Self::ErrorCode, Self::UserIdentityType];
+
+    /// Its place in [`Self::INDEXED`].
+    fn index(self) -> Option<usize> {
+        Self::INDEXED.iter().position(|field| *field == self)
+    }
+
+    /// Where it stands in a record.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::UserIdentityType => "userIdentity.type",
+            Self::ResourceType => "resources.type",
+            other => other.key(),
+        }
+    }
 
     /// Its key in a rule.
     pub(super) fn key(self) -> &'static str {
@@ -68,69 +86,96 @@ impl AnyOf {
         self.wildcards.is_empty().then_some(&self.exact)
     }
 
-    fn values(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
         self.exact.iter().chain(&self.wildcards).map(String::as_str)
     }
 }
 
-/// A rule: what it is called, and what must hold, all of it.
+/// A rule, compiled.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) info: Arc<RuleInfo>,
-    /// Sorted by field; each field at most once.
-    conditions: Vec<(Field, AnyOf)>,
+    pub(super) body: Body,
+    pub(super) exceptions: Vec<Exception>,
 }
 
-impl Rule {
-    pub(super) fn new(info: RuleInfo, mut conditions: Vec<(Field, AnyOf)>) -> Self {
-        conditions.sort_by_key(|(field, _)| *field);
-        Self { info: Arc::new(info), conditions }
+/// A known exception: a record that meets it is no match of the rule.
+#[derive(Debug)]
+pub(super) struct Exception {
+    pub(super) body: Body,
+    pub(super) reason: String,
+    /// The last day on which it holds, in UTC, judged by the record's own time.
+    pub(super) until: Option<Date>,
+}
+
+/// What must hold, all of it.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// Sorted by field; each field at most once.
+    plain: Vec<(Field, AnyOf)>,
+    pattern: Option<Compiled>,
+    /// For each of [`Field::INDEXED`], the only texts that the pattern can be met with, sorted; `None` for any.
+    pattern_texts: [Option<Vec<String>>; 4],
+}
+
+impl Body {
+    pub(super) fn new(mut plain: Vec<(Field, AnyOf)>, pattern: Option<Compiled>) -> Self {
+        plain.sort_by_key(|(field, _)| *field);
+        let texts = |field: Field| {
+            let texts = pattern.as_ref()?.only_texts(field.path())?;
+            Some(texts.into_iter().map(str::to_owned).collect())
+        };
+        let pattern_texts = Field::INDEXED.map(texts);
+        Self { plain, pattern, pattern_texts }
     }
 
     pub(super) fn condition(&self, wanted: Field) -> Option<&AnyOf> {
-        self.conditions.iter().find_map(|(field, any_of)| (*field == wanted).then_some(any_of))
+        self.plain.iter().find_map(|(field, any_of)| (*field == wanted).then_some(any_of))
     }
 
-    /// The conditions on what a record holds beside its source and name.
+    /// The conditions on fields that no index covers.
     pub(super) fn further_conditions(&self) -> impl Iterator<Item = (Field, &AnyOf)> {
-        self.conditions
-            .iter()
-            .filter(|(field, _)| !matches!(field, Field::EventSource | Field::EventName))
-            .map(|(field, any_of)| (*field, any_of))
+        let further = self.plain.iter().filter(|(field, _)| !Field::INDEXED.contains(field));
+        further.map(|(field, any_of)| (*field, any_of))
     }
 
-    /// Whether a condition on a single text, if there is one, holds. An absent text meets no condition.
-    pub(super) fn allows(&self, field: Field, text: Option<&str>) -> bool {
-        self.condition(field).is_none_or(|any_of| text.is_some_and(|text| any_of.holds(text)))
+    pub(super) fn pattern(&self) -> Option<&Compiled> {
+        self.pattern.as_ref()
+    }
+
+    /// The exact texts one of which an indexed field must have; `None` where others will do.
+    pub(super) fn only_texts(&self, field: Field) -> Option<&[String]> {
+        let plain = self.condition(field).and_then(AnyOf::only_exact);
+        plain.or_else(|| self.pattern_texts.get(field.index()?)?.as_deref())
+    }
+
+    /// Whether a record with these indexed fields can match. Plain conditions on them are decided by it.
+    pub(super) fn allows(&self, key: &Key<'_>) -> bool {
+        Field::INDEXED.into_iter().zip(&key.0).zip(&self.pattern_texts).all(|((field, found), texts)| {
+            let plain = self.condition(field).is_none_or(|any_of| match found {
+                Found::Text(text) => any_of.holds(text),
+                Found::Absent | Found::Odd => false,
+            });
+            let pattern = texts.as_ref().is_none_or(|texts| match found {
+                Found::Text(text) => texts.binary_search_by(|one| one.as_str().cmp(text)).is_ok(),
+                Found::Absent => false,
+                Found::Odd => true,
+            });
+            plain && pattern
+        })
     }
 }
 
-/// The first 16 hexadecimal digits of a SHA-256 over what the rules mean: their order, ids, severities, descriptions and
-/// conditions, however the file spells them.
-pub(super) fn hash(rules: &[Rule]) -> String {
-    fn put(hasher: &mut Sha256, text: &str) {
-        hasher.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
-        hasher.update(text);
-    }
+/// The indexed fields of a record, in the order of [`Field::INDEXED`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'a>(pub(super) [Found<'a>; 4]);
 
-    let mut hasher = Sha256::new();
-    put(&mut hasher, "trailhound.rules/1");
-    for rule in rules {
-        // Every kind of part begins with its own word, so that no two rule sets give the same bytes.
-        put(&mut hasher, "rule");
-        put(&mut hasher, &rule.info.id);
-        put(&mut hasher, rule.info.severity.as_str());
-        put(&mut hasher, &rule.info.description);
-        for (field, any_of) in &rule.conditions {
-            put(&mut hasher, "field");
-            put(&mut hasher, field.key());
-            for value in any_of.values() {
-                put(&mut hasher, "value");
-                put(&mut hasher, value);
-            }
-        }
-    }
-    let digest = hasher.finalize();
-    let first = digest.first_chunk().copied().unwrap_or_default();
-    format!("{:016x}", u64::from_be_bytes(first))
+/// What a record has in a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    /// Nothing, or null.
+    Absent,
+    Text(&'a str),
+    /// Something else, such as a list: only a pattern can tell.
+    Odd,
 }

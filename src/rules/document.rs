@@ -81,6 +81,11 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Its bytes, as they stand in the text.
+    pub(super) fn text(self) -> &'a str {
+        self.0
+    }
+
     /// What it is, for an error text.
     pub(super) fn kind(self) -> &'static str {
         match self.0.as_bytes().first() {

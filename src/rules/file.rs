@@ -1,144 +1,208 @@
-//! From the text of `monitored_events.json` to rules, or to everything that is wrong with it.
+//! From the text of `monitored_events.json` to rules as they are written, or to everything that is wrong with it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::condition::{AnyOf, Field, Rule};
-use super::document::{Document, Member, Node, Position, Value};
-use super::suggest::nearest;
-use super::{RuleError, RuleErrors, RuleInfo, Severity};
+use time::Date;
+use time::macros::format_description;
 
-const MAX_FILE_BYTES: usize = 16 << 20;
+use super::condition::{AnyOf, Body, Exception, Field, Rule};
+use super::document::{Member, Node, Value};
+use super::pattern::{Compiled, Lists, Pattern, value_conditions};
+use super::reader::{Complaint, MAX_VALUE_BYTES, Place, Reader, bounded, unknown};
+use super::{BUILT_IN_LISTS, Diagnostic, Group, Mode, RuleInfo, Severity, Surroundings};
+use crate::cloudtrail::json;
+
 const MAX_RULES: usize = 10_000;
 /// An id is a metrics label, an element of a string set, and part of a message attribute.
 const MAX_ID_BYTES: usize = 64;
-const MAX_VALUE_BYTES: usize = 1_024;
+const MAX_TITLE_BYTES: usize = 128;
 const MAX_DESCRIPTION_BYTES: usize = 2_048;
-const MAX_ERRORS: usize = 1_000;
+const MAX_EXCEPTIONS: usize = 100;
+const MAX_LIST_VALUES: usize = 10_000;
 
-const FILE_KEYS: [&str; 3] = ["events", "monitoredEvents", "$schema"];
-pub(super) const INFO_KEYS: [&str; 6] = ["id", "description", "severity", "attack", "tags", "runbook"];
+pub(super) const FILE_KEYS: [&str; 4] = ["events", "monitoredEvents", "lists", "$schema"];
+/// What a rule may say of itself.
+pub(super) const INFO_KEYS: [&str; 10] =
+    ["id", "title", "description", "severity", "author", "references", "attack", "attackVersion", "tags", "runbook"];
+pub(super) const RULE_KEYS: [&str; 4] = ["pattern", "unless", "group", "mode"];
+const EXCEPTION_KEYS: [&str; 3] = ["pattern", "reason", "until"];
 /// Keys of the rule language that this version does not read. Ignoring one would change what a rule means.
-const LATER_KEYS: [&str; 5] = ["pattern", "unless", "group", "mode", "threshold"];
-const LATER_FILE_KEYS: [&str; 2] = ["lists", "tests"];
+const LATER_KEYS: [&str; 3] = ["threshold", "sequence", "first_seen"];
 
-pub(super) fn parse(text: &str) -> Result<Vec<Rule>, RuleErrors> {
-    let refuse = |line, message: String| RuleErrors {
-        errors: vec![RuleError { rule: None, path: "$".to_owned(), line, message }],
-    };
-    if text.len() > MAX_FILE_BYTES {
-        let size = text.len();
-        return Err(refuse(1, format!("the file has {size} bytes; at most {MAX_FILE_BYTES} are read")));
-    }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim_ascii().is_empty() {
-        return Err(refuse(1, "the file is empty; write {\"events\": [...]}".to_owned()));
-    }
-    let (document, root) = Document::parse(text).map_err(|error| {
-        refuse(error.line().max(1), format!("not valid JSON at column {}: {}", error.column(), reason(&error)))
-    })?;
-    let mut reader = Reader { document, ids: HashMap::new(), found: Vec::new() };
-    let rules = reader.file(root);
-    reader.finish(rules)
+/// A rule file as it was read.
+#[derive(Default)]
+pub(super) struct File {
+    /// In the order of the file.
+    pub(super) drafts: Vec<Draft>,
+    /// What the lists hold, for the hash.
+    pub(super) lists: Vec<(String, String)>,
 }
 
-/// Collects rules and errors side by side, so that one wrong rule does not hide the next.
-struct Reader<'a> {
-    document: Document<'a>,
+/// A rule with the places of its parts.
+pub(super) struct Draft {
+    pub(super) info: RuleInfo,
+    pub(super) place: Place,
+    pub(super) body: DraftBody,
+    pub(super) exceptions: Vec<DraftException>,
+}
+
+/// What must hold.
+pub(super) struct DraftBody {
+    pub(super) plain: Vec<PlainCondition>,
+    pub(super) pattern: Option<DraftPattern>,
+}
+
+pub(super) struct PlainCondition {
+    pub(super) field: Field,
+    pub(super) place: Place,
+    /// Each with its own place; never empty.
+    pub(super) values: Vec<(String, Place)>,
+}
+
+pub(super) struct DraftPattern {
+    pub(super) place: Place,
+    pub(super) written: Pattern,
+    pub(super) compiled: Compiled,
+    /// Its canonical JSON.
+    pub(super) text: String,
+}
+
+pub(super) struct DraftException {
+    pub(super) place: Place,
+    pub(super) body: DraftBody,
+    pub(super) reason: String,
+    /// The last day, UTC.
+    pub(super) until: Option<(Date, Place)>,
+}
+
+/// Reads a file and calls `examine` for what it says, before everything found so far is told.
+pub(super) fn read(
+    text: &str,
+    surroundings: &Surroundings,
+    examine: impl FnOnce(&File, &mut Reader<'_>),
+) -> (File, Vec<Diagnostic>) {
+    let (reader, root) = match Reader::open(text, "{\"events\": [...]}") {
+        Ok(opened) => opened,
+        Err(refused) => return (File::default(), vec![refused]),
+    };
+    let mut rules = Rules { reader, ids: HashMap::new(), lists: Lists::new(), told: Vec::new() };
+    rules.built_in_lists(surroundings);
+    let drafts = rules.file(root);
+    let file = File { drafts, lists: rules.told };
+    examine(&file, &mut rules.reader);
+    (file, rules.reader.finish())
+}
+
+struct Rules<'a> {
+    reader: Reader<'a>,
     /// Each id, and the line of the rule that has it.
     ids: HashMap<String, usize>,
-    found: Vec<(Position, RuleError)>,
+    lists: Lists,
+    told: Vec<(String, String)>,
 }
 
-/// Where the reader stands: what an error is told with.
-#[derive(Clone)]
-struct Place {
-    rule: Option<String>,
-    path: String,
-    at: Position,
-}
-
-impl<'a> Reader<'a> {
-    fn finish(mut self, rules: Vec<Rule>) -> Result<Vec<Rule>, RuleErrors> {
-        if self.found.is_empty() {
-            return Ok(rules);
+impl<'a> Rules<'a> {
+    /// What the configuration says of the lists that are always there.
+    fn built_in_lists(&mut self, surroundings: &Surroundings) {
+        for name in BUILT_IN_LISTS {
+            let values = surroundings.lists.get(name).cloned().unwrap_or_default();
+            self.add_list(name, values);
         }
-        self.found.sort_by_key(|(at, _)| *at);
-        let more = self.found.len().saturating_sub(MAX_ERRORS);
-        let mut errors: Vec<_> = self.found.into_iter().map(|(_, error)| error).take(MAX_ERRORS).collect();
-        if more > 0
-            && let Some(last) = errors.last_mut()
-        {
-            last.message = format!("{} (and {more} more errors after this one)", last.message);
-        }
-        Err(RuleErrors { errors })
     }
 
-    fn error(&mut self, place: &Place, message: impl Into<String>) {
-        let error = RuleError {
-            rule: place.rule.clone(),
-            path: place.path.clone(),
-            line: self.document.line(place.at),
-            message: message.into(),
-        };
-        self.found.push((place.at, error));
+    fn add_list(&mut self, name: &str, values: Vec<serde_json::Value>) {
+        let text = serde_json::Value::from(values).to_string();
+        let tests = Reader::open(&text, "[...]").ok().and_then(|(mut reader, root)| {
+            let place = reader.root(root);
+            value_conditions(&mut reader, &place, root)
+        });
+        self.lists.insert(name.to_owned(), tests.unwrap_or_default().into());
+        self.told.push((name.to_owned(), json::canonical(text.as_bytes())));
     }
 
-    fn file(&mut self, root: Node<'a>) -> Vec<Rule> {
-        let place = Place { rule: None, path: "$".to_owned(), at: self.document.position(root) };
-        match self.read(&place, root) {
+    fn file(&mut self, root: Node<'a>) -> Vec<Draft> {
+        let place = self.reader.root(root);
+        match self.reader.read(&place, root) {
             Some(Value::Array(elements)) => self.events(&place, "", elements),
-            Some(Value::Object(members)) => self.sections(&place, &members),
+            Some(Value::Object(_)) => self.sections(&place, root),
             Some(_) => {
                 let kind = root.kind();
-                self.error(&place, format!("expected {{\"events\": [...]}} or a list of rules, found {kind}"));
+                self.reader.error(&place, format!("expected {{\"events\": [...]}} or a list of rules, found {kind}"));
                 Vec::new()
             }
             None => Vec::new(),
         }
     }
 
-    fn sections(&mut self, root: &Place, members: &[Member<'a>]) -> Vec<Rule> {
+    fn sections(&mut self, root: &Place, node: Node<'a>) -> Vec<Draft> {
+        let Some(members) = self.reader.object(root, node, "an object") else {
+            return Vec::new();
+        };
+        // Rules name lists, wherever these stand.
+        if let Some((place, member)) = members.iter().find(|(_, member)| member.key == "lists") {
+            self.named_lists(place, member.value);
+        }
         let mut rules = None;
-        let mut seen = HashMap::new();
-        for member in members {
-            let place = Place { rule: None, path: join("", &member.key), at: self.document.position_of(member) };
-            if self.is_repeated(&mut seen, &place, &member.key) {
-                continue;
-            }
+        for (place, member) in &members {
             match &*member.key {
-                "$schema" => _ = self.text(&place, member.value, MAX_VALUE_BYTES),
-                key @ ("events" | "monitoredEvents") => {
-                    if rules.is_some() {
-                        self.error(&place, "give either \"events\" or \"monitoredEvents\", not both");
-                        continue;
-                    }
-                    rules = Some(match self.read(&place, member.value) {
-                        Some(Value::Array(elements)) if key == "events" => self.events(&place, key, elements),
-                        Some(Value::Array(elements)) => self.legacy(&place, elements),
-                        Some(_) => {
-                            let kind = member.value.kind();
-                            self.error(&place, format!("expected a list, found {kind}"));
-                            Vec::new()
-                        }
-                        None => Vec::new(),
-                    });
+                "lists" => {}
+                "$schema" => _ = self.reader.text(place, member.value, MAX_VALUE_BYTES),
+                "events" | "monitoredEvents" if rules.is_some() => {
+                    self.reader.error(place, "give either \"events\" or \"monitoredEvents\", not both");
                 }
-                key if LATER_FILE_KEYS.contains(&key) => {
-                    self.error(&place, "this version does not support this key; remove it");
+                key @ ("events" | "monitoredEvents") => {
+                    let elements = self.reader.list(place, member.value, "a list");
+                    rules = Some(elements.map_or_else(Vec::new, |elements| match key {
+                        "events" => self.events(place, key, elements),
+                        _ => self.legacy(place, elements),
+                    }));
+                }
+                "tests" => {
+                    let advice = "put them into a file of their own, such as monitored_events.tests.json";
+                    self.reader.error(place, Complaint::new("tests do not stand in the rule file", advice));
                 }
                 key if is_rule_key(key) => {
-                    self.error(&place, "a rule's key at the top of the file; put the rule into {\"events\": [...]}");
+                    let advice = "put the rule into {\"events\": [...]}";
+                    self.reader.error(place, Complaint::new("a rule's key at the top of the file", advice));
                 }
-                key => self.error(&place, unknown(key, FILE_KEYS)),
+                key => self.reader.error(place, unknown(key, FILE_KEYS)),
             }
         }
         if rules.is_none() {
-            self.error(root, "the file has neither \"events\" nor \"monitoredEvents\"");
+            self.reader.error(root, "the file has neither \"events\" nor \"monitoredEvents\"");
         }
         rules.unwrap_or_default()
     }
 
-    fn events(&mut self, list: &Place, name: &str, elements: Vec<Node<'a>>) -> Vec<Rule> {
+    fn named_lists(&mut self, place: &Place, node: Node<'a>) {
+        let Some(members) = self.reader.object(place, node, "an object of lists") else {
+            return;
+        };
+        for (here, member) in members {
+            if member.key.starts_with("trailhound.") {
+                let advice = "choose a name that does not begin with \"trailhound.\"";
+                self.reader.error(&here, Complaint::new("these lists are filled from the configuration", advice));
+                continue;
+            }
+            let tests = value_conditions(&mut self.reader, &here, member.value);
+            match tests.as_ref().map(Vec::len) {
+                Some(0) => {
+                    let advice = "name a value, or remove the list and what uses it";
+                    self.reader.error(&here, Complaint::new("the list is empty: nothing is in it", advice));
+                }
+                Some(count) if count > MAX_LIST_VALUES => {
+                    self.reader.error(&here, format!("{count} values; at most {MAX_LIST_VALUES} are read"));
+                }
+                _ => {}
+            }
+            // A list that is wrong is told once, and not again wherever it is named.
+            self.lists.insert(member.key.to_string(), tests.unwrap_or_default().into());
+            self.told.push((member.key.to_string(), json::canonical(member.value.text().as_bytes())));
+        }
+    }
+
+    fn events(&mut self, list: &Place, name: &str, elements: Vec<Node<'a>>) -> Vec<Draft> {
         if !self.has_sane_length(list, &elements) {
             return Vec::new();
         }
@@ -149,100 +213,245 @@ impl<'a> Reader<'a> {
     fn has_sane_length(&mut self, list: &Place, elements: &[Node<'a>]) -> bool {
         match elements.len() {
             0 => {
-                self.error(list, "no rules: nothing would ever be detected");
+                self.reader.error(list, "no rules: nothing would ever be detected");
                 false
             }
             count if count > MAX_RULES => {
-                self.error(list, format!("{count} rules; at most {MAX_RULES} are read"));
+                self.reader.error(list, format!("{count} rules; at most {MAX_RULES} are read"));
                 false
             }
             _ => true,
         }
     }
 
-    fn rule(&mut self, path: String, node: Node<'a>) -> Option<Rule> {
-        let at = self.document.position(node);
-        let mut place = Place { rule: None, path, at };
-        let members = match self.read(&place, node)? {
-            Value::Object(members) => members,
+    fn rule(&mut self, path: String, node: Node<'a>) -> Option<Draft> {
+        let mut place = Place { rule: None, path, at: self.reader.position(node) };
+        match self.reader.read(&place, node)? {
+            Value::Object(members) => place.rule = id_of(&members),
             Value::String(_) => {
-                let hint = "a rule is an object; plain event names go into {\"monitoredEvents\": [...]}";
-                self.error(&place, hint);
+                let advice = "plain event names go into {\"monitoredEvents\": [...]}";
+                self.reader.error(&place, Complaint::new("a rule is an object", advice));
                 return None;
             }
             _ => {
                 let kind = node.kind();
-                self.error(&place, format!("a rule is an object, found {kind}"));
+                self.reader.error(&place, format!("a rule is an object, found {kind}"));
                 return None;
             }
-        };
-        place.rule = id_of(&members);
-        let errors_before = self.found.len();
-        let mut seen = HashMap::new();
-        let (mut id, mut severity, mut description) = (None, None, None);
-        let mut conditions = Vec::new();
-        for member in &members {
-            let here = Place {
-                rule: place.rule.clone(),
-                path: join(&place.path, &member.key),
-                at: self.document.position_of(member),
-            };
-            if self.is_repeated(&mut seen, &here, &member.key) {
-                continue;
-            }
+        }
+        let errors_before = self.reader.errors();
+        let members = self.reader.object(&place, node, "a rule")?;
+        let mut info = RuleInfo::new("", Severity::Low, "");
+        let (mut id, mut severity, mut exceptions) = (None, None, Vec::new());
+        let mut body = DraftBody { plain: Vec::new(), pattern: None };
+        for (here, member) in &members {
+            let value = member.value;
             match &*member.key {
-                "id" => id = self.id(&here, member.value),
-                "severity" => severity = self.severity(&here, member.value),
-                "description" => description = self.text(&here, member.value, MAX_DESCRIPTION_BYTES),
-                "runbook" => _ = self.text(&here, member.value, MAX_DESCRIPTION_BYTES),
-                "attack" | "tags" => _ = self.texts(&here, member.value),
-                key if LATER_KEYS.contains(&key) => {
-                    self.error(&here, "this version does not support this key; remove it, or the rule");
+                "id" => id = self.id(here, value),
+                "title" => info.title = self.reader.text(here, value, MAX_TITLE_BYTES),
+                "severity" => severity = self.severity(here, value),
+                "description" => {
+                    info.description = self.reader.text(here, value, MAX_DESCRIPTION_BYTES).unwrap_or_default();
                 }
-                key => match Field::ALL.into_iter().find(|field| field.key() == key) {
-                    Some(field) => {
-                        conditions.extend(self.any_of(&here, member.value).map(|any_of| (field, any_of)));
+                "author" => info.author = self.reader.text(here, value, MAX_VALUE_BYTES),
+                "attackVersion" => info.attack_version = self.reader.text(here, value, MAX_VALUE_BYTES),
+                "runbook" => info.runbook = self.reader.text(here, value, MAX_DESCRIPTION_BYTES),
+                "attack" => info.attack = self.attack(here, value),
+                "tags" => info.tags = self.reader.texts(here, value).unwrap_or_default(),
+                "references" => info.references = self.reader.texts(here, value).unwrap_or_default(),
+                "mode" => info.mode = self.mode(here, value).unwrap_or_default(),
+                "group" => info.group = self.group(here, value),
+                "unless" => exceptions = self.exceptions(here, value),
+                key if LATER_KEYS.contains(&key) => {
+                    let advice = "remove it, or the rule";
+                    self.reader.error(here, Complaint::new("this version does not support this key", advice));
+                }
+                key => {
+                    if !self.body_key(&mut body, here, member) {
+                        let known = INFO_KEYS.into_iter().chain(RULE_KEYS).chain(Field::ALL.map(Field::key));
+                        self.reader.error(here, unknown(key, known));
                     }
-                    None => {
-                        self.error(&here, unknown(key, INFO_KEYS.into_iter().chain(Field::ALL.map(Field::key))));
-                    }
-                },
+                }
             }
         }
-        if !seen.contains_key("id") {
-            self.error(&place, "the rule has no \"id\"");
+        let has = |key: &str| members.iter().any(|(_, member)| member.key == key);
+        if !has("id") {
+            self.reader.error(&place, "the rule has no \"id\"");
         }
-        if !seen.contains_key("severity") {
-            self.error(&place, format!("the rule has no \"severity\"; give one of {}", severities()));
+        if !has("severity") {
+            let advice = format!("give one of {}", severities());
+            self.reader.error(&place, Complaint::new("the rule has no \"severity\"", advice));
         }
-        let is_condition = |key: &str| LATER_KEYS.contains(&key) || Field::ALL.iter().any(|field| field.key() == key);
-        if !seen.keys().any(|key| is_condition(key)) {
-            let fields = Field::ALL.map(Field::key).join(", ");
-            self.error(&place, format!("the rule has no condition and would match every record; give one of {fields}"));
+        if !members.iter().any(|(_, member)| is_condition_key(&member.key)) {
+            let message = "the rule has no condition and would match every record";
+            self.reader.error(&place, Complaint::new(message, conditions_there_are()));
         }
-        if self.found.len() > errors_before {
+        if self.reader.errors() > errors_before {
             return None;
         }
-        let id = id?;
-        let description = description.unwrap_or_else(|| format!("A record matched the rule {id}"));
-        Some(Rule::new(RuleInfo::new(id, severity?, description), conditions))
+        info.id = id?;
+        info.severity = severity?;
+        if info.description.is_empty() {
+            info.description = format!("A record matched the rule {}", info.id);
+        }
+        Some(Draft { info, place, body, exceptions })
+    }
+
+    /// Reads a key that says what must hold; whether it is one.
+    fn body_key(&mut self, body: &mut DraftBody, place: &Place, member: &Member<'a>) -> bool {
+        if member.key == "pattern" {
+            body.pattern = self.pattern(place, member.value);
+            return true;
+        }
+        let Some(field) = Field::ALL.into_iter().find(|field| field.key() == member.key) else {
+            return false;
+        };
+        if let Some(values) = self.any_of(place, member.value) {
+            body.plain.push(PlainCondition { field, place: place.clone(), values });
+        }
+        true
+    }
+
+    fn pattern(&mut self, place: &Place, node: Node<'a>) -> Option<DraftPattern> {
+        let written = Pattern::read(&mut self.reader, place, node, &self.lists)?;
+        let compiled = written.compile(&mut self.reader, place)?;
+        Some(DraftPattern { place: place.clone(), written, compiled, text: json::canonical(node.text().as_bytes()) })
+    }
+
+    fn exceptions(&mut self, place: &Place, node: Node<'a>) -> Vec<DraftException> {
+        let Some(elements) = self.reader.list(place, node, "a list of exceptions") else {
+            return Vec::new();
+        };
+        if elements.is_empty() {
+            self.reader.error(place, Complaint::new("the list is empty", "leave the key out, or write an exception"));
+        }
+        if elements.len() > MAX_EXCEPTIONS {
+            let count = elements.len();
+            self.reader.error(place, format!("{count} exceptions; at most {MAX_EXCEPTIONS} are read"));
+            return Vec::new();
+        }
+        let exceptions = elements.into_iter().enumerate();
+        exceptions
+            .filter_map(|(index, element)| {
+                let here = place.item(index, self.reader.position(element));
+                self.exception(here, element)
+            })
+            .collect()
+    }
+
+    fn exception(&mut self, place: Place, node: Node<'a>) -> Option<DraftException> {
+        let errors_before = self.reader.errors();
+        let members = self.reader.object(&place, node, "an exception, an object")?;
+        let mut body = DraftBody { plain: Vec::new(), pattern: None };
+        let (mut reason, mut until) = (None, None);
+        for (here, member) in &members {
+            match &*member.key {
+                "reason" => reason = self.reader.text(here, member.value, MAX_VALUE_BYTES),
+                "until" => until = self.date(here, member.value).map(|date| (date, here.clone())),
+                key => {
+                    if !self.body_key(&mut body, here, member) {
+                        self.reader
+                            .error(here, unknown(key, EXCEPTION_KEYS.into_iter().chain(Field::ALL.map(Field::key))));
+                    }
+                }
+            }
+        }
+        if !members.iter().any(|(_, member)| member.key == "reason") {
+            let advice = "say why, so that somebody can judge it later";
+            self.reader.error(&place, Complaint::new("the exception has no \"reason\"", advice));
+        }
+        if !members.iter().any(|(_, member)| is_condition_key(&member.key)) {
+            let message = "the exception has no condition and would silence the whole rule";
+            let advice = format!("{}; to silence the rule, set \"mode\": \"off\"", conditions_there_are());
+            self.reader.error(&place, Complaint::new(message, advice));
+        }
+        if self.reader.errors() > errors_before {
+            return None;
+        }
+        Some(DraftException { place, body, reason: reason?, until })
+    }
+
+    fn date(&mut self, place: &Place, node: Node<'a>) -> Option<Date> {
+        let text = self.reader.text(place, node, MAX_VALUE_BYTES)?;
+        let date = Date::parse(&text, format_description!("[year]-[month]-[day]")).ok();
+        if date.is_none() {
+            let shown = bounded(&text);
+            self.reader
+                .error(place, Complaint::new(format!("{shown:?} is no day"), "write year-month-day: \"2027-06-30\""));
+        }
+        date
+    }
+
+    fn mode(&mut self, place: &Place, node: Node<'a>) -> Option<Mode> {
+        let text = self.reader.text(place, node, MAX_VALUE_BYTES)?;
+        let named = Mode::ALL.into_iter().find(|mode| mode.as_str() == text);
+        if named.is_none() {
+            let shown = bounded(&text);
+            let advice = format!("give one of {}", Mode::ALL.map(Mode::as_str).join(", "));
+            self.reader.error(place, Complaint::new(format!("{shown:?} is no mode"), advice));
+        }
+        named
+    }
+
+    fn group(&mut self, place: &Place, node: Node<'a>) -> Option<Group> {
+        let members = self.reader.object(place, node, "an object with \"by\" and \"window\"")?;
+        let (mut by, mut window) = (None, None);
+        for (here, member) in &members {
+            match &*member.key {
+                "by" => by = self.reader.texts(here, member.value),
+                "window" => window = self.window(here, member.value),
+                key => self.reader.error(here, unknown(key, ["by", "window"])),
+            }
+        }
+        for key in ["by", "window"] {
+            if !members.iter().any(|(_, member)| member.key == key) {
+                self.reader.error(place, format!("the group has no {key:?}"));
+            }
+        }
+        Some(Group { by: by?, window: window? })
+    }
+
+    /// A length of time such as `90s`, `15m`, `1h` or `7d`.
+    fn window(&mut self, place: &Place, node: Node<'a>) -> Option<String> {
+        let text = self.reader.text(place, node, MAX_VALUE_BYTES)?;
+        let number = text.strip_suffix(['s', 'm', 'h', 'd']).filter(|number| number.len() <= 6);
+        if number.and_then(|number| number.parse::<u32>().ok()).is_none_or(|number| number == 0) {
+            let shown = bounded(&text);
+            let advice = "write a number and s, m, h or d: \"15m\", \"1h\"";
+            self.reader.error(place, Complaint::new(format!("{shown:?} is no length of time"), advice));
+            return None;
+        }
+        Some(text)
+    }
+
+    fn attack(&mut self, place: &Place, node: Node<'a>) -> Vec<String> {
+        let techniques = self.reader.texts(place, node).unwrap_or_default();
+        for technique in &techniques {
+            let (main, sub) = technique.split_once('.').unwrap_or((technique, "000"));
+            let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+            if !main.strip_prefix('T').is_some_and(|number| digits(number, 4)) || !digits(sub, 3) {
+                let message = format!("{:?} is no technique of ATT&CK", bounded(technique));
+                self.reader.error(place, Complaint::new(message, "write \"T1098\" or \"T1098.001\""));
+            }
+        }
+        techniques
     }
 
     /// `{"monitoredEvents": ["EventName", ...]}`: each name is a rule.
-    fn legacy(&mut self, list: &Place, elements: Vec<Node<'a>>) -> Vec<Rule> {
+    fn legacy(&mut self, list: &Place, elements: Vec<Node<'a>>) -> Vec<Draft> {
         if !self.has_sane_length(list, &elements) {
             return Vec::new();
         }
         let mut rules = Vec::new();
         let mut names = HashMap::new();
         for (index, element) in elements.into_iter().enumerate() {
-            let at = self.document.position(element);
-            let place = Place { rule: None, path: format!("{}[{index}]", list.path), at };
+            let place = list.item(index, self.reader.position(element));
             if element.kind() == "an object" {
-                self.error(&place, "expected an event name; rules go into {\"events\": [...]}");
+                let advice = "rules go into {\"events\": [...]}";
+                self.reader.error(&place, Complaint::new("expected an event name", advice));
                 continue;
             }
-            let Some(name) = self.text(&place, element, MAX_VALUE_BYTES) else {
+            let Some(name) = self.reader.text(&place, element, MAX_VALUE_BYTES) else {
                 continue;
             };
             // The same name again asks for nothing new.
@@ -251,7 +460,8 @@ impl<'a> Reader<'a> {
             }
             let id = legacy_id(&name);
             if id.len() > MAX_ID_BYTES {
-                self.error(&place, "the name is too long to be an id; write it as a rule in {\"events\": [...]}");
+                let advice = "write it as a rule in {\"events\": [...]}";
+                self.reader.error(&place, Complaint::new("the name is too long to be an id", advice));
                 continue;
             }
             let place = Place { rule: Some(id.clone()), ..place };
@@ -259,14 +469,22 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let description = format!("The event {name} occurred");
-            let conditions = vec![(Field::EventName, AnyOf::new(vec![name]))];
-            rules.push(Rule::new(RuleInfo::new(id, Severity::Medium, description), conditions));
+            let values = vec![(name, place.clone())];
+            rules.push(Draft {
+                info: RuleInfo::new(id, Severity::Medium, description),
+                body: DraftBody {
+                    plain: vec![PlainCondition { field: Field::EventName, place: place.clone(), values }],
+                    pattern: None,
+                },
+                place,
+                exceptions: Vec::new(),
+            });
         }
         rules
     }
 
     fn id(&mut self, place: &Place, node: Node<'a>) -> Option<String> {
-        let id = self.text(place, node, MAX_VALUE_BYTES)?;
+        let id = self.reader.text(place, node, MAX_VALUE_BYTES)?;
         self.is_new_id(place, &id).then_some(id)
     }
 
@@ -275,13 +493,13 @@ impl<'a> Reader<'a> {
         if id.len() > MAX_ID_BYTES || !id.bytes().all(allowed) {
             let shown = bounded(id);
             let message = format!("the id {shown:?} must be 1 to {MAX_ID_BYTES} of A-Z a-z 0-9 . _ -");
-            self.error(place, message);
+            self.reader.error(place, message);
             return false;
         }
-        let line = self.document.line(place.at);
+        let line = self.reader.line(place.at);
         if let Some(first) = self.ids.get(id) {
             let message = format!("the id \"{id}\" on line {line} is already taken by the rule on line {first}");
-            self.error(place, message);
+            self.reader.error(place, message);
             return false;
         }
         self.ids.insert(id.to_owned(), line);
@@ -289,101 +507,67 @@ impl<'a> Reader<'a> {
     }
 
     fn severity(&mut self, place: &Place, node: Node<'a>) -> Option<Severity> {
-        let text = self.text(place, node, MAX_VALUE_BYTES)?;
+        let text = self.reader.text(place, node, MAX_VALUE_BYTES)?;
         let named = Severity::ALL.into_iter().find(|severity| severity.as_str() == text);
         if named.is_none() {
             let alike = Severity::ALL.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(&text));
             let shown = bounded(&text);
-            self.error(
-                place,
-                match alike {
-                    Some(severity) => format!("severities are written in capitals: \"{severity}\", not {shown:?}"),
-                    None => format!("{shown:?} is no severity; give one of {}", severities()),
-                },
-            );
+            let complaint = match alike {
+                Some(severity) => {
+                    Complaint::from(format!("severities are written in capitals: \"{severity}\", not {shown:?}"))
+                }
+                None => Complaint::new(format!("{shown:?} is no severity"), format!("give one of {}", severities())),
+            };
+            self.reader.error(place, complaint);
         }
         named
     }
 
     /// A string, or a list of strings: any of them.
-    fn any_of(&mut self, place: &Place, node: Node<'a>) -> Option<AnyOf> {
-        let values = match self.read(place, node)? {
-            Value::String(_) => vec![self.text(place, node, MAX_VALUE_BYTES)?],
-            Value::Array(_) => self.texts(place, node)?,
-            _ => {
-                let kind = node.kind();
-                self.error(place, format!("expected a string or a list of strings, found {kind}"));
-                return None;
+    fn any_of(&mut self, place: &Place, node: Node<'a>) -> Option<Vec<(String, Place)>> {
+        match node.kind() {
+            "a string" => Some(vec![(self.reader.text(place, node, MAX_VALUE_BYTES)?, place.clone())]),
+            "a list" => {
+                let texts = self.reader.texts(place, node)?;
+                let elements = self.reader.list(place, node, "a list")?;
+                let with_place = |(index, (text, element)): (usize, (String, Node<'a>))| {
+                    (text, place.item(index, self.reader.position(element)))
+                };
+                Some(texts.into_iter().zip(elements).enumerate().map(with_place).collect())
             }
-        };
-        Some(AnyOf::new(values))
-    }
-
-    fn texts(&mut self, place: &Place, node: Node<'a>) -> Option<Vec<String>> {
-        let Value::Array(elements) = self.read(place, node)? else {
-            let kind = node.kind();
-            self.error(place, format!("expected a list of strings, found {kind}"));
-            return None;
-        };
-        if elements.is_empty() {
-            self.error(place, "the list is empty; leave the key out, or name a value");
-            return None;
-        }
-        let mut texts = Vec::with_capacity(elements.len());
-        let mut complete = true;
-        for (index, element) in elements.into_iter().enumerate() {
-            let here = Place {
-                rule: place.rule.clone(),
-                path: format!("{}[{index}]", place.path),
-                at: self.document.position(element),
-            };
-            match self.text(&here, element, MAX_VALUE_BYTES) {
-                Some(text) => texts.push(text),
-                None => complete = false,
-            }
-        }
-        complete.then_some(texts)
-    }
-
-    /// A string of 1 to `max` bytes.
-    fn text(&mut self, place: &Place, node: Node<'a>, max: usize) -> Option<String> {
-        let Value::String(text) = self.read(place, node)? else {
-            let kind = node.kind();
-            self.error(place, format!("expected a string, found {kind}"));
-            return None;
-        };
-        if text.is_empty() {
-            self.error(place, "the string is empty; leave the key out, or name a value");
-            return None;
-        }
-        if text.len() > max {
-            let size = text.len();
-            self.error(place, format!("the string has {size} bytes; at most {max} are allowed"));
-            return None;
-        }
-        Some(text.into_owned())
-    }
-
-    fn read(&mut self, place: &Place, node: Node<'a>) -> Option<Value<'a>> {
-        match node.read() {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let reason = reason(&error);
-                self.error(place, format!("cannot be read: {reason}"));
+            kind => {
+                let message = format!("expected a string or a list of strings, found {kind}");
+                if kind == "an object" {
+                    let advice = "conditions such as anything-but go into \"pattern\"";
+                    self.reader.error(place, Complaint::new(message, advice));
+                } else {
+                    self.reader.error(place, message);
+                }
                 None
             }
         }
     }
+}
 
-    fn is_repeated<'k>(&mut self, seen: &mut HashMap<&'k str, usize>, place: &Place, key: &'k str) -> bool {
-        let line = self.document.line(place.at);
-        if let Some(first) = seen.get(key) {
-            let message = format!("the key stands here a second time; the first is on line {first}");
-            self.error(place, message);
-            return true;
-        }
-        seen.insert(key, line);
-        false
+impl Draft {
+    /// The rule without its places.
+    pub(super) fn rule(&self) -> Rule {
+        let exceptions = self.exceptions.iter().map(|one| Exception {
+            body: one.body.compiled(),
+            reason: one.reason.clone(),
+            until: one.until.as_ref().map(|(date, _)| *date),
+        });
+        Rule { info: Arc::new(self.info.clone()), body: self.body.compiled(), exceptions: exceptions.collect() }
+    }
+}
+
+impl DraftBody {
+    fn compiled(&self) -> Body {
+        let plain = self.plain.iter().map(|condition| {
+            let values = condition.values.iter().map(|(value, _)| value.clone()).collect();
+            (condition.field, AnyOf::new(values))
+        });
+        Body::new(plain.collect(), self.pattern.as_ref().map(|pattern| pattern.compiled.clone()))
     }
 }
 
@@ -411,50 +595,19 @@ fn legacy_id(name: &str) -> String {
 }
 
 fn is_rule_key(key: &str) -> bool {
-    INFO_KEYS.contains(&key) || LATER_KEYS.contains(&key) || Field::ALL.iter().any(|field| field.key() == key)
+    INFO_KEYS.contains(&key) || RULE_KEYS.contains(&key) || LATER_KEYS.contains(&key) || is_condition_key(key)
+}
+
+fn is_condition_key(key: &str) -> bool {
+    key == "pattern" || LATER_KEYS.contains(&key) || Field::ALL.iter().any(|field| field.key() == key)
+}
+
+fn conditions_there_are() -> String {
+    format!("give one of {}, pattern", Field::ALL.map(Field::key).join(", "))
 }
 
 fn severities() -> String {
     Severity::ALL.map(Severity::as_str).join(", ")
-}
-
-/// `serde_json`'s reason without its position, which is told in the error's own way.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    match text.strip_suffix(&position).unwrap_or(&text) {
-        "key must be a string" => {
-            "expected a key in double quotes (JSON has no trailing commas and no comments)".into()
-        }
-        "expected value" => "expected a value (JSON has no comments and no single quotes)".into(),
-        "unexpected end of hex escape" => "half of a surrogate pair (\\ud800 to \\udfff)".into(),
-        reason => reason.to_owned(),
-    }
-}
-
-fn unknown(key: &str, known: impl IntoIterator<Item = &'static str>) -> String {
-    match nearest(key, known) {
-        Some(near) => format!("unknown key; did you mean \"{near}\"?"),
-        None => "unknown key; remove it".to_owned(),
-    }
-}
-
-/// The path of a member; a key that is no plain word is quoted, escaped and cut.
-fn join(path: &str, key: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '-');
-    if key.is_empty() || key.len() > MAX_ID_BYTES || !key.chars().all(plain) {
-        return format!("{path}[{:?}]", bounded(key));
-    }
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
-fn bounded(text: &str) -> String {
-    let mut chars = text.chars();
-    let mut kept: String = chars.by_ref().take(MAX_ID_BYTES).collect();
-    if chars.next().is_some() {
-        kept.push('…');
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -463,6 +616,7 @@ mod tests {
 
     use super::*;
     use crate::rules::RuleSet;
+    use crate::rules::reader::{MAX_DIAGNOSTICS, MAX_FILE_BYTES};
 
     fn errors(text: &str) -> String {
         RuleSet::parse(text).expect_err("the file is wrong").to_string()
@@ -473,7 +627,7 @@ mod tests {
         let text = r#"{
   "$schema": 7,
   "evnts": [],
-  "lists": {},
+  "lists": { "ours": [], "trailhound.mine": ["x"], "odd": [{ "exists": true }] },
   "severity": "HIGH",
   "events": [
     { "id": "good", "severity": "LOW", "eventName": "A" },
@@ -497,7 +651,9 @@ mod tests {
     { "id": "good", "severity": ["LOW"], "eventName": "A" },
     { "id": "nothing-asked", "severity": "LOW", "description": "d", "tags": "one", "attack": ["T1098", 1] },
     { "id": "later", "severity": "LOW",
-      "pattern": {}, "unless": [], "group": {}, "mode": "shadow", "threshold": 3 },
+      "pattern": {}, "unless": [], "group": {}, "mode": "quiet", "threshold": 3 },
+    { "id": "excepted", "severity": "LOW", "eventName": "A", "attack": ["T12"], "group": { "by": ["x"], "window": "0h" }, "unless": [
+      { "eventName": "B" }, { "reason": "r", "until": "soon" }, { "reason": "r", "pattern": { "a": ["b"] }, "untill": "2027-01-01" } ] },
     { "id": "twice", "severity": "LOW", "eventName": "A",
       "eventNam\u0065": "B",
       "quite other": 1, "x\u001b[0m\ny": 2 },
@@ -508,7 +664,9 @@ mod tests {
         insta::assert_snapshot!(errors(text), @r#"
         line 2: $schema: expected a string, found a number
         line 3: evnts: unknown key; did you mean "events"?
-        line 4: lists: this version does not support this key; remove it
+        line 4: lists.ours: the list is empty: nothing is in it; name a value, or remove the list and what uses it
+        line 4: lists["trailhound.mine"]: these lists are filled from the configuration; choose a name that does not begin with "trailhound."
+        line 4: lists.odd[0].exists: unknown condition; here only prefix, suffix, equals-ignore-case, wildcard, numeric, cidr, regex, exactly are possible
         line 5: severity: a rule's key at the top of the file; put the rule into {"events": [...]}
         line 8: events[1]: a rule is an object; plain event names go into {"monitoredEvents": [...]}
         line 9: events[2]: a rule is an object, found null
@@ -522,26 +680,33 @@ mod tests {
         line 19: events[4].errorCode[1] (rule "has spaces"): expected a string, found a number
         line 20: events[4].errorCode[2] (rule "has spaces"): the string is empty; leave the key out, or name a value
         line 22: events[4].resourceType (rule "has spaces"): expected a string or a list of strings, found null
-        line 23: events[4].userIdentityType (rule "has spaces"): expected a string or a list of strings, found an object
+        line 23: events[4].userIdentityType (rule "has spaces"): expected a string or a list of strings, found an object; conditions such as anything-but go into "pattern"
         line 25: events[5].id (rule "good"): the id "good" on line 25 is already taken by the rule on line 7
         line 25: events[5].severity (rule "good"): expected a string, found a list
-        line 26: events[6] (rule "nothing-asked"): the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType
+        line 26: events[6] (rule "nothing-asked"): the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
         line 26: events[6].tags (rule "nothing-asked"): expected a list of strings, found a string
         line 26: events[6].attack[1] (rule "nothing-asked"): expected a string, found a number
-        line 28: events[7].pattern (rule "later"): this version does not support this key; remove it, or the rule
-        line 28: events[7].unless (rule "later"): this version does not support this key; remove it, or the rule
-        line 28: events[7].group (rule "later"): this version does not support this key; remove it, or the rule
-        line 28: events[7].mode (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].pattern (rule "later"): the object is empty: it would ask for nothing; name a field, or leave the pattern out
+        line 28: events[7].unless (rule "later"): the list is empty; leave the key out, or write an exception
+        line 28: events[7].group (rule "later"): the group has no "by"
+        line 28: events[7].group (rule "later"): the group has no "window"
+        line 28: events[7].mode (rule "later"): "quiet" is no mode; give one of alert, shadow, off
         line 28: events[7].threshold (rule "later"): this version does not support this key; remove it, or the rule
-        line 30: events[8].eventName (rule "twice"): the key stands here a second time; the first is on line 29
-        line 31: events[8]["quite other"] (rule "twice"): unknown key; remove it
-        line 31: events[8]["x\u{1b}[0m\ny"] (rule "twice"): unknown key; remove it
-        line 32: events[9].id: the string is empty; leave the key out, or name a value
-        line 32: events[9].runbook: expected a string, found a number
-        line 32: events[9].eventName: cannot be read: half of a surrogate pair (\ud800 to \udfff)
-        line 33: events[10]: the rule has no "id"
-        line 33: events[10]: the rule has no "severity"; give one of LOW, MEDIUM, HIGH, CRITICAL
-        line 33: events[10]: the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType
+        line 29: events[8].attack (rule "excepted"): "T12" is no technique of ATT&CK; write "T1098" or "T1098.001"
+        line 29: events[8].group.window (rule "excepted"): "0h" is no length of time; write a number and s, m, h or d: "15m", "1h"
+        line 30: events[8].unless[0] (rule "excepted"): the exception has no "reason"; say why, so that somebody can judge it later
+        line 30: events[8].unless[1] (rule "excepted"): the exception has no condition and would silence the whole rule; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern; to silence the rule, set "mode": "off"
+        line 30: events[8].unless[1].until (rule "excepted"): "soon" is no day; write year-month-day: "2027-06-30"
+        line 30: events[8].unless[2].untill (rule "excepted"): unknown key; did you mean "until"?
+        line 32: events[9].eventName (rule "twice"): the key stands here a second time; the first is on line 31
+        line 33: events[9]["quite other"] (rule "twice"): unknown key; remove it
+        line 33: events[9]["x\u{1b}[0m\ny"] (rule "twice"): unknown key; remove it
+        line 34: events[10].id: the string is empty; leave the key out, or name a value
+        line 34: events[10].runbook: expected a string, found a number
+        line 34: events[10].eventName: cannot be read: half of a surrogate pair (\ud800 to \udfff)
+        line 35: events[11]: the rule has no "id"
+        line 35: events[11]: the rule has no "severity"; give one of LOW, MEDIUM, HIGH, CRITICAL
+        line 35: events[11]: the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
         "#);
     }
 
@@ -692,8 +857,8 @@ mod tests {
         // Not every one of ten thousand errors helps.
         let wrong = format!("[{}0]", "0,\n".repeat(MAX_RULES - 1));
         let told = RuleSet::parse(&wrong).unwrap_err().errors;
-        assert_eq!((told.len(), told.last().unwrap().line), (MAX_ERRORS, MAX_ERRORS));
-        assert!(told.last().unwrap().message.ends_with("(and 9000 more errors after this one)"));
+        assert_eq!((told.len(), told.last().unwrap().line), (MAX_DIAGNOSTICS, MAX_DIAGNOSTICS));
+        assert!(told.last().unwrap().message.ends_with("(and 9000 more after this one)"));
         // Depth costs nothing: what is not read is not descended into.
         assert!(errors(&format!("{}{}", "[".repeat(200_000), "]".repeat(200_000))).contains("found a list"));
     }

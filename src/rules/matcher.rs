@@ -2,49 +2,75 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::condition::{AnyOf, Field};
+use time::Date;
+
+use super::condition::{AnyOf, Body, Exception, Field, Found, Key, Rule};
 use super::{RuleInfo, RuleSet};
-use crate::cloudtrail::json;
+use crate::cloudtrail::{event_time, json};
 
-/// How many pairs of source and name a matcher remembers, how many rules for all of them, and how many bytes of a pair.
-const MAX_PAIRS: usize = 4_096;
+/// How many keys a matcher remembers, how many rules for all of them, and how many bytes of a key.
+const MAX_KEYS: usize = 4_096;
 const MAX_REMEMBERED_RULES: usize = 1 << 19;
-const MAX_PAIR_BYTES: usize = 256;
+const MAX_KEY_BYTES: usize = 320;
 
-/// A decoder's own view of a rule set: a bounded memo, of 6 MiB at the very most, beside the shared rules.
+/// A decoder's own view of a rule set: a bounded memo, of 7 MiB at the very most, beside the shared rules.
 #[derive(Debug)]
 pub struct Matcher {
     rules: Arc<RuleSet>,
     memo: Memo,
+    /// Positions of a rule and of one of its exceptions, with how many records that one withheld.
+    suppressed: BTreeMap<(usize, usize), u64>,
+}
+
+/// Records that met a rule and one of its exceptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppressed {
+    pub rule: Arc<RuleInfo>,
+    /// The exception's position under `unless`, from 0.
+    pub exception: usize,
+    pub count: u64,
 }
 
 impl Matcher {
     #[must_use]
     pub fn new(rules: Arc<RuleSet>) -> Self {
-        Self { rules, memo: Memo::default() }
+        Self { rules, memo: Memo::default(), suppressed: BTreeMap::new() }
     }
 
     /// The rules that match a record's raw bytes, in the order of the file. Never fails: what cannot be read of a
     /// record reads as absent.
     pub fn matches(&mut self, raw: &[u8]) -> Vec<Arc<RuleInfo>> {
         let record = Record::read(raw);
-        let candidates = self.memo.candidates(&self.rules, record.event_source.get(), record.event_name.get());
-        candidates
-            .iter()
-            .filter_map(|index| self.rules.rule(*index))
-            .filter(|rule| rule.further_conditions().all(|(field, any_of)| record.meets(field, any_of)))
-            .map(|rule| Arc::clone(&rule.info))
-            .collect()
+        let mut matched = Vec::new();
+        for position in self.memo.candidates(&self.rules, &record.key()) {
+            let Some(rule) = self.rules.rule(*position).filter(|rule| record.meets(&rule.body)) else {
+                continue;
+            };
+            match record.exception(rule) {
+                Some(exception) => *self.suppressed.entry((*position, exception)).or_default() += 1,
+                None => matched.push(Arc::clone(&rule.info)),
+            }
+        }
+        matched
+    }
+
+    /// What exceptions withheld since the last call.
+    pub fn take_suppressed(&mut self) -> Vec<Suppressed> {
+        let suppressed = std::mem::take(&mut self.suppressed).into_iter();
+        let told = suppressed.filter_map(|((position, exception), count)| {
+            Some(Suppressed { rule: Arc::clone(&self.rules.rule(position)?.info), exception, count })
+        });
+        told.collect()
     }
 }
 
-/// From an event's source and name to the rules that only ask for more than these.
+/// From what the index knows of a record to the rules that only ask for more than this.
 #[derive(Debug, Default)]
 struct Memo {
-    pairs: HashMap<Vec<u8>, usize>,
+    slots: HashMap<Vec<u8>, usize>,
     lists: Vec<Vec<usize>>,
     remembered_rules: usize,
     key: Vec<u8>,
@@ -52,55 +78,66 @@ struct Memo {
 }
 
 impl Memo {
-    fn candidates(&mut self, rules: &RuleSet, source: Option<&str>, name: Option<&str>) -> &[usize] {
-        if source.map_or(0, str::len) + name.map_or(0, str::len) > MAX_PAIR_BYTES {
+    fn candidates(&mut self, rules: &RuleSet, key: &Key<'_>) -> &[usize] {
+        write_key(&mut self.key, key);
+        if self.key.len() > MAX_KEY_BYTES {
             // Whoever writes such names must not fill the memo with them.
-            self.unremembered = rules.candidates(source, name);
+            self.unremembered = rules.index.candidates(&rules.rules, key);
             return &self.unremembered;
         }
-        write_key(&mut self.key, source, name);
-        let slot = match self.pairs.get(&self.key) {
+        let slot = match self.slots.get(&self.key) {
             Some(slot) => *slot,
-            None => self.remember(rules.candidates(source, name)),
+            None => self.remember(rules.index.candidates(&rules.rules, key)),
         };
         self.lists.get(slot).map_or(&[], Vec::as_slice)
     }
 
     fn remember(&mut self, candidates: Vec<usize>) -> usize {
-        if self.lists.len() >= MAX_PAIRS || self.remembered_rules >= MAX_REMEMBERED_RULES {
-            self.pairs.clear();
+        if self.lists.len() >= MAX_KEYS || self.remembered_rules >= MAX_REMEMBERED_RULES {
+            self.slots.clear();
             self.lists.clear();
             self.remembered_rules = 0;
         }
         let slot = self.lists.len();
         self.remembered_rules = self.remembered_rules.saturating_add(candidates.len());
         self.lists.push(candidates);
-        self.pairs.insert(self.key.clone(), slot);
+        self.slots.insert(self.key.clone(), slot);
         slot
     }
 }
 
-/// A key that no other pair has: absent differs from empty, and the length says where the source ends.
-fn write_key(key: &mut Vec<u8>, source: Option<&str>, name: Option<&str>) {
-    key.clear();
-    key.push(u8::from(source.is_some()) | u8::from(name.is_some()) << 1);
-    let (source, name) = (source.unwrap_or_default(), name.unwrap_or_default());
-    key.extend_from_slice(&source.len().to_le_bytes());
-    key.extend_from_slice(source.as_bytes());
-    key.extend_from_slice(name.as_bytes());
+/// Bytes that no other key has: absent and odd differ from empty, and lengths say where a text ends.
+fn write_key(bytes: &mut Vec<u8>, key: &Key<'_>) {
+    bytes.clear();
+    for found in &key.0 {
+        match found {
+            Found::Absent => bytes.push(0),
+            Found::Odd => bytes.push(1),
+            Found::Text(text) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&text.len().to_le_bytes());
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
 }
 
 /// What rules may ask of a record, found in one pass, decoded when first asked for.
 #[derive(Default)]
-struct Record<'a> {
+pub(super) struct Record<'a> {
+    raw: &'a [u8],
     event_source: Text<'a>,
     event_name: Text<'a>,
     error_code: Text<'a>,
     error_message: Text<'a>,
     user_identity: &'a [u8],
-    user_identity_type: OnceCell<Option<Cow<'a, str>>>,
+    user_identity_type: OnceCell<Option<&'a [u8]>>,
+    user_identity_text: OnceCell<Option<Cow<'a, str>>>,
+    /// A name such as `userIdentity.type` at the top, which a path finds, too.
+    dotted_identity: bool,
     resources: &'a [u8],
     resource_types: OnceCell<Vec<Cow<'a, str>>>,
+    date: OnceCell<Option<Date>>,
 }
 
 #[derive(Default)]
@@ -114,11 +151,23 @@ impl Text<'_> {
     fn get(&self) -> Option<&str> {
         self.decoded.get_or_init(|| json::string(self.raw)).as_deref()
     }
+
+    fn found(&self) -> Found<'_> {
+        found(self.raw, self.get())
+    }
+}
+
+fn found<'t>(raw: &[u8], text: Option<&'t str>) -> Found<'t> {
+    match text {
+        Some(text) => Found::Text(text),
+        None if raw.is_empty() || json::is_null(raw) => Found::Absent,
+        None => Found::Odd,
+    }
 }
 
 impl<'a> Record<'a> {
-    fn read(raw: &'a [u8]) -> Self {
-        let mut record = Self::default();
+    pub(super) fn read(raw: &'a [u8]) -> Self {
+        let mut record = Self { raw, ..Self::default() };
         for member in json::members(raw) {
             // Each field overwrites its predecessor: the last of duplicate keys wins.
             match member.key {
@@ -129,6 +178,7 @@ impl<'a> Record<'a> {
                 b"userIdentity" => record.user_identity = member.value,
                 b"resources" => record.resources = member.value,
                 key if key.contains(&b'\\') => record.set_escaped(key, member.value),
+                b"userIdentity.type" => record.dotted_identity = true,
                 _ => {}
             }
         }
@@ -149,22 +199,66 @@ impl<'a> Record<'a> {
                 *field = value;
             }
         }
+        self.dotted_identity |= json::key_is(key, "userIdentity.type");
     }
 
-    fn meets(&self, field: Field, any_of: &AnyOf) -> bool {
-        let text = match field {
+    /// What the index finds rules by; in the order of [`Field::INDEXED`].
+    pub(super) fn key(&self) -> Key<'_> {
+        let identity = if self.dotted_identity || json::is_array(self.user_identity) {
+            Found::Odd
+        } else {
+            found(self.user_identity_type().unwrap_or_default(), self.user_identity_text())
+        };
+        Key([self.event_name.found(), self.event_source.found(), self.error_code.found(), identity])
+    }
+
+    /// Whether everything that the index does not decide holds.
+    pub(super) fn meets(&self, body: &Body) -> bool {
+        body.further_conditions().all(|(field, any_of)| self.holds(field, any_of))
+            && body.pattern().is_none_or(|pattern| pattern.matches(self.raw))
+    }
+
+    /// The first exception that the record meets, if any.
+    pub(super) fn exception(&self, rule: &Rule) -> Option<usize> {
+        rule.exceptions.iter().position(|exception| self.is_excepted(exception))
+    }
+
+    fn is_excepted(&self, exception: &Exception) -> bool {
+        exception.until.is_none_or(|last| self.date().is_some_and(|date| date <= last))
+            && exception.body.allows(&self.key())
+            && self.meets(&exception.body)
+    }
+
+    /// The day of the event in UTC. A record that does not say its time is on no day.
+    fn date(&self) -> Option<Date> {
+        *self.date.get_or_init(|| Some(event_time(self.raw)?.date()))
+    }
+
+    pub(super) fn holds(&self, field: Field, any_of: &AnyOf) -> bool {
+        match field {
+            Field::ResourceType => self.resource_types().iter().any(|text| any_of.holds(text)),
+            field => self.text(field).is_some_and(|text| any_of.holds(text)),
+        }
+    }
+
+    /// The text that a plain condition looks at; the first of several.
+    pub(super) fn text(&self, field: Field) -> Option<&str> {
+        match field {
             Field::EventSource => self.event_source.get(),
             Field::EventName => self.event_name.get(),
             Field::ErrorCode => self.error_code.get(),
             Field::ErrorMessage => self.error_message.get(),
-            Field::UserIdentityType => self.user_identity_type(),
-            Field::ResourceType => return self.resource_types().iter().any(|text| any_of.holds(text)),
-        };
-        text.is_some_and(|text| any_of.holds(text))
+            Field::UserIdentityType => self.user_identity_text(),
+            Field::ResourceType => self.resource_types().first().map(Cow::as_ref),
+        }
     }
 
-    fn user_identity_type(&self) -> Option<&str> {
-        self.user_identity_type.get_or_init(|| json::get(self.user_identity, "type").and_then(json::string)).as_deref()
+    fn user_identity_type(&self) -> Option<&'a [u8]> {
+        *self.user_identity_type.get_or_init(|| json::get(self.user_identity, "type"))
+    }
+
+    fn user_identity_text(&self) -> Option<&str> {
+        self.user_identity_text.get_or_init(|| self.user_identity_type().and_then(json::string)).as_deref()
     }
 
     fn resource_types(&self) -> &[Cow<'a, str>] {
@@ -265,15 +359,15 @@ mod tests {
     #[test]
     fn the_memo_stays_bounded_whatever_names_arrive() {
         let mut matcher = matcher(&json!([{ "id": "r", "severity": "LOW", "eventName": "Name1*" }]));
-        for i in 0..3 * MAX_PAIRS {
+        for i in 0..3 * MAX_KEYS {
             let expected = i.to_string().starts_with('1');
             assert_eq!(!found(&mut matcher, &format!(r#"{{"eventName":"Name{i}"}}"#)).is_empty(), expected);
-            assert!(matcher.memo.pairs.len() <= MAX_PAIRS && matcher.memo.lists.len() <= MAX_PAIRS);
+            assert!(matcher.memo.slots.len() <= MAX_KEYS && matcher.memo.lists.len() <= MAX_KEYS);
         }
-        let held = matcher.memo.pairs.len();
-        let long = format!(r#"{{"eventName":"Name1{}"}}"#, "x".repeat(MAX_PAIR_BYTES));
+        let held = matcher.memo.slots.len();
+        let long = format!(r#"{{"eventName":"Name1{}"}}"#, "x".repeat(MAX_KEY_BYTES));
         assert_eq!(found(&mut matcher, &long), ["r"]);
-        assert_eq!(matcher.memo.pairs.len(), held);
+        assert_eq!(matcher.memo.slots.len(), held);
     }
 
     #[test]
@@ -290,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_that_read_alike_together_are_kept_apart() {
+    fn keys_that_read_alike_together_are_kept_apart() {
         let mut matcher = matcher(&json!([{ "id": "r", "severity": "LOW", "eventSource": "ab", "eventName": "c" }]));
         assert!(found(&mut matcher, r#"{"eventSource":"a","eventName":"bc"}"#).is_empty());
         assert_eq!(found(&mut matcher, r#"{"eventSource":"ab","eventName":"c"}"#), ["r"]);

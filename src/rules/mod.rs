@@ -3,19 +3,26 @@
 mod condition;
 mod document;
 mod file;
+mod hash;
+mod index;
 mod matcher;
+pub mod names;
+mod pattern;
+mod reader;
 mod suggest;
 mod wildcard;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use time::Date;
 
-use condition::{Field, Rule};
-pub use matcher::Matcher;
+use condition::Rule;
+use index::Index;
+pub use matcher::{Matcher, Suppressed};
 
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
@@ -63,6 +70,27 @@ pub enum Mode {
     Off,
 }
 
+impl Mode {
+    pub const ALL: [Self; 3] = [Self::Alert, Self::Shadow, Self::Off];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Shadow => "shadow",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Which matches belong together: those that agree in the values at `by`, within `window`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    pub by: Vec<String>,
+    /// A number and `s`, `m`, `h` or `d`.
+    pub window: String,
+}
+
 /// A rule as alerts and the admin pages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleInfo {
@@ -72,12 +100,21 @@ pub struct RuleInfo {
     pub severity: Severity,
     pub mode: Mode,
     pub description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+    /// Techniques of ATT&CK.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attack: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack_version: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
 }
 
 impl RuleInfo {
@@ -90,9 +127,13 @@ impl RuleInfo {
             severity,
             mode: Mode::Alert,
             description: description.into(),
+            author: None,
+            references: Vec::new(),
             attack: Vec::new(),
+            attack_version: None,
             tags: Vec::new(),
             runbook: None,
+            group: None,
         }
     }
 }
@@ -109,29 +150,75 @@ pub struct Detection {
 }
 
 /// The compiled, immutable rules. Cheap to share behind an `Arc`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RuleSet {
     infos: Vec<Arc<RuleInfo>>,
     rules: Vec<Rule>,
     by_id: HashMap<String, usize>,
-    /// The rules that name their events exactly, in the order of the file.
-    by_event_name: HashMap<String, Vec<usize>>,
-    /// The rules with a wildcard, or without a condition, on the event's name.
-    any_event_name: Vec<usize>,
+    index: Index,
     hash: String,
 }
 
-impl Default for RuleSet {
-    /// No rules: nothing matches.
-    fn default() -> Self {
-        Self::compile(Vec::new())
+/// The lists that are always there, filled from the configuration; see `docs/rules.md`.
+pub const BUILT_IN_LISTS: [&str; 6] = [
+    "trailhound.queues",
+    "trailhound.topics",
+    "trailhound.tables",
+    "trailhound.buckets",
+    "trailhound.trails",
+    "trailhound.services",
+];
+
+/// What a rule file is read with, besides its text.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Conditions in the built-in lists, as the file would write them; a list that is not here is empty.
+    pub lists: BTreeMap<String, Vec<serde_json::Value>>,
+    /// By which exceptions have expired; without it none has.
+    pub today: Option<Date>,
+}
+
+/// How grave a finding about a rule file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The file is refused.
+    Error,
+    /// Probably not what is meant.
+    Warning,
+}
+
+/// One thing that is wrong with a rule file, or a file of rule tests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    pub level: Level,
+    /// The rule's id, where it has one.
+    pub rule: Option<String>,
+    /// A JSON path such as `events[3].severity`.
+    pub path: String,
+    /// From 1.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do, where that is not plain.
+    pub advice: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.path)?;
+        if let Some(rule) = &self.rule {
+            write!(f, " (rule {rule:?})")?;
+        }
+        write!(f, ": {}", self.message)?;
+        self.advice.iter().try_for_each(|advice| write!(f, "; {advice}"))
     }
 }
 
-/// Everything that is wrong with a rule file.
+/// Everything for which a rule file is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct RuleErrors {
-    pub errors: Vec<RuleError>,
+    pub errors: Vec<Diagnostic>,
 }
 
 impl fmt::Display for RuleErrors {
@@ -146,69 +233,53 @@ impl fmt::Display for RuleErrors {
     }
 }
 
-/// One thing that is wrong with a rule file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleError {
-    /// The rule's id, where it has one.
-    pub rule: Option<String>,
-    /// A JSON path such as `events[3].severity`.
-    pub path: String,
-    /// From 1.
-    pub line: usize,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.path)?;
-        if let Some(rule) = &self.rule {
-            write!(f, " (rule {rule:?})")?;
-        }
-        write!(f, ": {}", self.message)
-    }
+/// A rule file, read and checked.
+#[derive(Debug)]
+pub struct Loaded {
+    /// # Errors
+    ///
+    /// Everything for which the file is refused.
+    pub rules: Result<RuleSet, RuleErrors>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl RuleSet {
-    /// Parses, checks and compiles a rule file.
+    /// Parses, checks and compiles a rule file. What the start, SIGHUP and `trailhound rules check` have in common.
+    #[must_use]
+    pub fn load(text: &str, surroundings: &Surroundings) -> Loaded {
+        let (file, found) = file::read(text, surroundings, |_, _| {});
+        let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.level == Level::Error);
+        let rules = if errors.is_empty() { Ok(Self::compile(&file)) } else { Err(RuleErrors { errors }) };
+        Loaded { rules, warnings }
+    }
+
+    /// [`Self::load`] without surroundings and warnings.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once.
+    /// Everything for which the file is refused, at once.
     pub fn parse(text: &str) -> Result<Self, RuleErrors> {
-        file::parse(text).map(Self::compile)
+        Self::load(text, &Surroundings::default()).rules
     }
 
-    fn compile(rules: Vec<Rule>) -> Self {
-        let mut set = Self {
+    fn compile(file: &file::File) -> Self {
+        let rules: Vec<Rule> = file.drafts.iter().map(file::Draft::rule).collect();
+        Self {
             infos: rules.iter().map(|rule| Arc::clone(&rule.info)).collect(),
             by_id: rules.iter().enumerate().map(|(index, rule)| (rule.info.id.clone(), index)).collect(),
-            by_event_name: HashMap::new(),
-            any_event_name: Vec::new(),
-            hash: condition::hash(&rules),
-            rules: Vec::new(),
-        };
-        for (index, rule) in rules.iter().enumerate() {
-            match rule.condition(Field::EventName).and_then(|any_of| any_of.only_exact()) {
-                Some(names) => {
-                    for name in names {
-                        set.by_event_name.entry(name.clone()).or_default().push(index);
-                    }
-                }
-                None => set.any_event_name.push(index),
-            }
+            index: Index::new(&rules),
+            hash: hash::hash(file),
+            rules,
         }
-        set.rules = rules;
-        set
     }
 
-    /// Names this rule set in stored items: the first 16 hexadecimal digits of a SHA-256 of the compiled rules.
+    /// Names this rule set in stored items: the first 16 hexadecimal digits of a SHA-256 of what the rules mean.
     #[must_use]
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// In the order of the file.
+    /// In the order of the file, those that are off included.
     #[must_use]
     pub fn rules(&self) -> &[Arc<RuleInfo>] {
         &self.infos
@@ -223,14 +294,13 @@ impl RuleSet {
         self.rules.get(index)
     }
 
-    /// The rules whose conditions on source and name hold, in the order of the file.
-    fn candidates(&self, source: Option<&str>, name: Option<&str>) -> Vec<usize> {
-        let by_name = name.and_then(|name| self.by_event_name.get(name)).map_or(&[][..], Vec::as_slice);
-        let holds = |rule: &Rule| rule.allows(Field::EventSource, source) && rule.allows(Field::EventName, name);
-        let named = by_name.iter().chain(&self.any_event_name).copied();
-        let mut candidates: Vec<_> = named.filter(|index| self.rule(*index).is_some_and(holds)).collect();
-        candidates.sort_unstable();
-        candidates
+    /// The exceptions whose last day is over: rule, reason and that day.
+    pub fn expired(&self, today: Date) -> impl Iterator<Item = (&RuleInfo, &str, Date)> {
+        self.rules.iter().flat_map(move |rule| {
+            let expired =
+                rule.exceptions.iter().filter_map(move |one| Some((one, one.until.filter(|day| *day < today)?)));
+            expired.map(|(one, day)| (&*rule.info, one.reason.as_str(), day))
+        })
     }
 }
 
