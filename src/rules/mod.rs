@@ -4,6 +4,7 @@ mod condition;
 mod document;
 mod file;
 mod hash;
+pub mod import;
 mod index;
 mod matcher;
 pub mod names;

@@ -19,5 +19,6 @@ mod fakes;
 mod faults;
 #[cfg(feature = "emulator")]
 mod process;
+mod shared_data;
 mod sim;
 mod wire;

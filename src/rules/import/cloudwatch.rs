@@ -6,8 +6,9 @@
 
 use serde_json::{Number, Value, json};
 
-use super::expression::{Conjunction, Expression, TooMany};
-use super::{CONTAINERS, Draft, ImportError, MAX_VALUE_BYTES, Outcome, Scope};
+use super::expression::{Expression, Leaf};
+use super::negation::whole;
+use super::{CONTAINERS, Draft, MAX_VALUE_BYTES, Outcome, Scope};
 
 const MAX_DEPTH: usize = 64;
 const MAX_FILTER_BYTES: usize = 64 << 10;
@@ -57,11 +58,7 @@ fn named_line(file: &Scope<'_>, number: usize, line: &str) -> Outcome {
 }
 
 fn rule(scope: Scope<'_>, place: &str, text: &str) -> Outcome {
-    convert(&scope, text).map_err(|message| vec![refusal(&scope, place, message)])
-}
-
-fn refusal(scope: &Scope<'_>, place: &str, message: String) -> ImportError {
-    scope.error(place, message)
+    convert(&scope, text).map_err(|message| vec![scope.error(place, message)])
 }
 
 fn convert(scope: &Scope<'_>, text: &str) -> Result<Draft, String> {
@@ -81,10 +78,16 @@ fn convert(scope: &Scope<'_>, text: &str) -> Result<Draft, String> {
     for note in parser.notes {
         draft.note(note);
     }
-    let TooManyMessage(too_many) = TOO_MANY;
-    let mut pattern = Conjunction::of(&expression).map_err(|TooMany| too_many.to_owned())?;
+    let (asked, mut unless) = exceptions_of(expression)?;
+    let (mut pattern, opposites) = whole(asked).map_err(|problem| problem.message())?;
+    unless.extend(opposites);
+    if pattern.is_empty() {
+        return Err("the filter only says what a number must not be; add what must be there".to_owned());
+    }
     for (path, names) in [("eventSource", &mut draft.event_source), ("eventName", &mut draft.event_name)] {
-        let plain = |value: &Value| value.as_str().filter(|text| !text.contains(['*', '?']) && !text.is_empty()).map(str::to_owned);
+        let plain = |value: &Value| {
+            value.as_str().filter(|text| !text.contains(['*', '?']) && !text.is_empty()).map(str::to_owned)
+        };
         let values = pattern.field(path).and_then(|field| field.values.iter().map(plain).collect::<Option<Vec<_>>>());
         if let Some(values) = values {
             pattern.take_field(path);
@@ -92,11 +95,52 @@ fn convert(scope: &Scope<'_>, text: &str) -> Result<Draft, String> {
         }
     }
     draft.pattern = pattern.to_pattern();
+    for Leaf { path, values } in unless {
+        draft
+            .unless
+            .push(json!({ "pattern": { &path: values }, "reason": format!("the filter asks for another {path}") }));
+    }
     Ok(draft)
 }
 
-struct TooManyMessage(&'static str);
-const TOO_MANY: TooManyMessage = TooManyMessage("the filter has too many combinations; split it");
+/// Takes out what becomes an exception: that a number is different.
+fn exceptions_of(expression: Expression) -> Result<(Vec<Expression>, Vec<Leaf>), String> {
+    let parts = match expression {
+        Expression::All(parts) => parts,
+        one => vec![one],
+    };
+    let (mut asked, mut unless) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            Expression::All(_) => {
+                let (more, exceptions) = exceptions_of(part)?;
+                asked.extend(more);
+                unless.extend(exceptions);
+            }
+            Expression::Not(inner) => match *inner {
+                Expression::Leaf(leaf) => {
+                    let texts = leaf.values.iter().find(|value| !value.is_number()).cloned();
+                    asked.push(Expression::leaf(leaf.path.clone(), vec![json!({ "anything-but": texts })]));
+                    unless.push(Leaf {
+                        path: leaf.path,
+                        values: leaf.values.into_iter().filter(Value::is_number).collect(),
+                    });
+                }
+                other => asked.push(other),
+            },
+            part if part.is_positive() => asked.push(part),
+            part => {
+                let mut paths = Vec::new();
+                part.each_leaf(&mut |leaf| paths.push(leaf.path.clone()));
+                return Err(format!(
+                    "that a number differs cannot be said within \"||\" ({}); write it in quotes if it is a text",
+                    paths.join(", ")
+                ));
+            }
+        }
+    }
+    Ok((asked, unless))
+}
 
 struct Parser<'a> {
     rest: &'a str,
@@ -218,7 +262,9 @@ impl Parser<'_> {
                     self.rest = after;
                     continue;
                 }
-                let end = after.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '@'))).unwrap_or(after.len());
+                let end = after
+                    .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '@')))
+                    .unwrap_or(after.len());
                 let (name, rest) = after.split_at_checked(end).unwrap_or((after, ""));
                 self.rest = rest;
                 if name.is_empty() {
@@ -235,7 +281,9 @@ impl Parser<'_> {
                     _ if inside == "*" && !names.is_empty() => {}
                     _ if !inside.is_empty() && inside.bytes().all(|byte| byte.is_ascii_digit()) => {
                         let path = names.join(".");
-                        return Err(format!("the place [{inside}] of a list cannot be asked for; write $.{path}[*]: any element"));
+                        return Err(format!(
+                            "the place [{inside}] of a list cannot be asked for; write $.{path}[*]: any element"
+                        ));
                     }
                     _ => return Err(format!("[{inside}] names no field")),
                 }
@@ -264,7 +312,10 @@ impl Parser<'_> {
                         continue;
                     }
                     // In a regular expression the escapes are its own.
-                    if escaped && !(quote == '"' && matches!(character, '"' | '\\')) && !(quote == '%' && character == '%') {
+                    if escaped
+                        && !(quote == '"' && matches!(character, '"' | '\\'))
+                        && !(quote == '%' && character == '%')
+                    {
                         text.push('\\');
                     }
                     escaped = false;
@@ -274,9 +325,12 @@ impl Parser<'_> {
                 self.rest = self.rest.get(end..).unwrap_or_default();
                 if quote == '"' { Operand::Quoted(text) } else { Operand::Regex(text) }
             }
-            Some((_, '\'')) => return Err("texts stand in double quotes; single ones are part of the text to CloudWatch".to_owned()),
+            Some((_, '\'')) => {
+                return Err("texts stand in double quotes; single ones are part of the text to CloudWatch".to_owned());
+            }
             _ => {
-                let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '&' | '|' | '=' | '!' | '<' | '>' | '"');
+                let ends =
+                    |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '&' | '|' | '=' | '!' | '<' | '>' | '"');
                 let end = self.rest.find(ends).unwrap_or(self.rest.len());
                 let (text, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, ""));
                 if text.is_empty() {
@@ -328,9 +382,14 @@ fn different(path: &str, operand: Operand, notes: &mut Vec<String>) -> Result<Ex
         Operand::Bare(text) => {
             let differs = but(text_condition(&text, notes));
             match typed(&text) {
-                Some(number @ Value::Number(_)) => Expression::All(vec![differs, but(number)]),
+                Some(number @ Value::Number(_)) => {
+                    Expression::Not(Box::new(Expression::leaf(path, vec![text_condition(&text, notes), number])))
+                }
                 Some(boolean) => {
-                    return Err(format!("{path} != {boolean}: write \"IS {}\"", if boolean == json!(true) { "FALSE" } else { "TRUE" }));
+                    return Err(format!(
+                        "{path} != {boolean}: write \"IS {}\"",
+                        if boolean == json!(true) { "FALSE" } else { "TRUE" }
+                    ));
                 }
                 None => differs,
             }
@@ -362,7 +421,12 @@ fn text_condition(text: &str, notes: &mut Vec<String>) -> Value {
     let (open_start, inner) = text.strip_prefix('*').map_or((false, text), |rest| (true, rest.trim_start_matches('*')));
     let (open_end, inner) = inner.strip_suffix('*').map_or((false, inner), |rest| (true, rest.trim_end_matches('*')));
     if inner.contains('*') {
-        push(notes, format!("{text:?}: CloudWatch reads a * within a text as that character; if any text is meant, write a wildcard"));
+        push(
+            notes,
+            format!(
+                "{text:?}: CloudWatch reads a * within a text as that character; if any text is meant, write a wildcard"
+            ),
+        );
     }
     match (open_start, open_end) {
         (false, false) => json!(inner),
@@ -383,5 +447,243 @@ fn regular_expression(text: &str) -> Result<String, String> {
 fn push(notes: &mut Vec<String>, note: String) {
     if !notes.contains(&note) {
         notes.push(note);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rules::RuleSet;
+    use crate::rules::import::{Format, import, print};
+
+    fn read(text: &str) -> String {
+        match import(Format::CloudWatch, "filters.txt", text) {
+            Ok(imported) => {
+                let rules: Vec<_> = imported.iter().map(|imported| imported.rule.clone()).collect();
+                let printed = print(&rules);
+                RuleSet::parse(&printed).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+                let notes = imported.iter().flat_map(|imported| &imported.notes);
+                notes.fold(printed, |shown, note| format!("{shown}\nnote: {note}"))
+            }
+            Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// What a filter becomes, without its id and severity.
+    fn filter(text: &str) -> String {
+        match import(Format::CloudWatch, "filters.txt", text) {
+            Ok(mut imported) => {
+                let one = imported.remove(0);
+                let mut rule = one.rule;
+                RuleSet::parse(&print(std::slice::from_ref(&rule))).unwrap_or_else(|errors| panic!("{errors}\n{rule}"));
+                rule.as_object_mut().unwrap().retain(|key, _| key != "id" && key != "severity");
+                let notes = one.notes.into_iter().filter(|note| !note.contains("severity"));
+                notes.fold(format!("{text}\n  {rule}"), |shown, note| format!("{shown}\n  note: {note}"))
+            }
+            Err(errors) => format!("{text}\n  error: {}", errors[0].message),
+        }
+    }
+
+    #[test]
+    fn filters_become_patterns() {
+        let all: Vec<_> = [
+            r#"{ $.eventName = "ConsoleLogin" && $.errorMessage = "Failed authentication" }"#,
+            "{($.eventName=CreateTrail)||($.eventName=DeleteTrail)}",
+            "{ ($.eventSource = kms.amazonaws.com) && (($.eventName = DisableKey) || ($.eventName = DeleteKey)) }",
+            r#"{ $.errorCode = "*Unauthorized*" || $.errorCode = "Denied*" || $.errorCode = *Operation }"#,
+            // As the CIS benchmark 1.4 prints its first filter: nearly every record meets it.
+            r#"{ ($.errorCode = "*UnauthorizedOperation") || ($.errorCode = "AccessDenied*") || ($.sourceIPAddress != "delivery.example.com") || ($.eventName != "HeadBucket") }"#,
+            r#"{ $.a = 1 || $.b = 2 && $.c = 3 }"#,
+            r#"{ $.userIdentity.type = "Root" && $.userIdentity.invokedBy NOT EXISTS && $.eventType != "AwsServiceEvent" }"#,
+            "{ $.x IS NULL && $.y IS TRUE && $.z is false && $.userAgent EXISTS }",
+            "{ $.requestParameters.size >= 5 && $.requestParameters.max < -1.5e3 }",
+            "{ $.eventName != ActOne && $.eventName != ActTwo }",
+            "{ $.eventName = Delete* && $.eventName != DeleteTags }",
+            r#"{ $.recipientAccountId = 123456789012 && $.a != "5" && $.b != 5 }"#,
+            "{ $.errorCode = %Access(Denied|Refused)% && $.userAgent != %^aws-% }",
+            r#"{ $.a[*].b = x && $['c']['d-e'] = y && $.['f'] = z }"#,
+            r#"{ $.a = "x\"y\\z" && $.b = "in*side" && $.c = "*a*b*" && $.d = * }"#,
+        ]
+        .into_iter()
+        .map(filter)
+        .collect();
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        { $.eventName = "ConsoleLogin" && $.errorMessage = "Failed authentication" }
+          {"eventName":"ConsoleLogin","pattern":{"errorMessage":["Failed authentication"]}}
+        {($.eventName=CreateTrail)||($.eventName=DeleteTrail)}
+          {"eventName":["CreateTrail","DeleteTrail"]}
+        { ($.eventSource = kms.amazonaws.com) && (($.eventName = DisableKey) || ($.eventName = DeleteKey)) }
+          {"eventSource":"kms.amazonaws.com","eventName":["DisableKey","DeleteKey"]}
+        { $.errorCode = "*Unauthorized*" || $.errorCode = "Denied*" || $.errorCode = *Operation }
+          {"pattern":{"errorCode":[{"wildcard":"*Unauthorized*"},{"prefix":"Denied"},{"suffix":"Operation"}]}}
+        { ($.errorCode = "*UnauthorizedOperation") || ($.errorCode = "AccessDenied*") || ($.sourceIPAddress != "delivery.example.com") || ($.eventName != "HeadBucket") }
+          {"pattern":{"$or":[{"errorCode":[{"suffix":"UnauthorizedOperation"},{"prefix":"AccessDenied"}]},{"sourceIPAddress":[{"anything-but":"delivery.example.com"}]},{"eventName":[{"anything-but":"HeadBucket"}]}]}}
+        { $.a = 1 || $.b = 2 && $.c = 3 }
+          {"pattern":{"$or":[{"a":["1",1]},{"b":["2",2],"c":["3",3]}]}}
+        { $.userIdentity.type = "Root" && $.userIdentity.invokedBy NOT EXISTS && $.eventType != "AwsServiceEvent" }
+          {"pattern":{"userIdentity.type":["Root"],"userIdentity.invokedBy":[{"exists":false}],"eventType":[{"anything-but":"AwsServiceEvent"}]}}
+        { $.x IS NULL && $.y IS TRUE && $.z is false && $.userAgent EXISTS }
+          {"pattern":{"x":[null],"y":[true],"z":[false],"userAgent":[{"exists":true}]}}
+        { $.requestParameters.size >= 5 && $.requestParameters.max < -1.5e3 }
+          {"pattern":{"requestParameters.size":[{"numeric":[">=",5]}],"requestParameters.max":[{"numeric":["<",-1500.0]}]}}
+        { $.eventName != ActOne && $.eventName != ActTwo }
+          {"pattern":{"eventName":[{"anything-but":["ActOne","ActTwo"]}]}}
+        { $.eventName = Delete* && $.eventName != DeleteTags }
+          {"pattern":{"eventName":[{"prefix":"Delete"}]},"unless":[{"pattern":{"eventName":["DeleteTags",{"exists":false}]},"reason":"the filter asks for another eventName"}]}
+        { $.recipientAccountId = 123456789012 && $.a != "5" && $.b != 5 }
+          {"pattern":{"recipientAccountId":["123456789012",123456789012],"a":[{"anything-but":"5"}],"b":[{"anything-but":"5"}]},"unless":[{"pattern":{"b":[5]},"reason":"the filter asks for another b"}]}
+        { $.errorCode = %Access(Denied|Refused)% && $.userAgent != %^aws-% }
+          {"pattern":{"errorCode":[{"regex":"Access(Denied|Refused)"}],"userAgent":[{"anything-but":{"regex":"^aws-"}}]}}
+        { $.a[*].b = x && $['c']['d-e'] = y && $.['f'] = z }
+          {"pattern":{"a.b":["x"],"c.d-e":["y"],"f":["z"]}}
+        { $.a = "x\"y\\z" && $.b = "in*side" && $.c = "*a*b*" && $.d = * }
+          {"pattern":{"a":["x\"y\\z"],"b":["in*side"],"c":[{"wildcard":"*a\\*b*"}],"d":[{"exists":true}]}}
+          note: "in*side": CloudWatch reads a * within a text as that character; if any text is meant, write a wildcard
+          note: "*a*b*": CloudWatch reads a * within a text as that character; if any text is meant, write a wildcard
+        "#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let all: Vec<_> = [
+            "ERROR -timeout",
+            "[ip, user, status = 4*]",
+            "{ }",
+            "{ $.a = }",
+            "{ $.a }",
+            "{ $.a = b $.c = d }",
+            "{ ($.a = b }",
+            "{ $.a = \"b }",
+            "{ $.a = 'b' }",
+            "{ $.a[0].b = c }",
+            "{ $.a[b] = c }",
+            "{ a = b }",
+            "{ $.a < b }",
+            "{ $.a NOT b }",
+            "{ $.requestParameters NOT EXISTS }",
+            "{ $.a != true }",
+            "{ $.a = %(% }",
+            "{ $.a = b || $.c != 5 }",
+            "{ $.a = b && $.a = c }",
+            "{ $.a > 5 && $.a < 9 }",
+        ]
+        .into_iter()
+        .map(filter)
+        .collect();
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        ERROR -timeout
+          error: only filters on JSON, written { $.field = ... }, can be imported: a filter on words or columns sees no fields
+        [ip, user, status = 4*]
+          error: only filters on JSON, written { $.field = ... }, can be imported: a filter on words or columns sees no fields
+        { }
+          error: expected {"metricFilters": [...]}, or the text of a filter
+        { $.a = }
+          error: the filter ends where a value is expected
+        { $.a }
+          error: the filter ends where an operator (= != < > <= >=), IS or EXISTS is expected
+        { $.a = b $.c = d }
+          error: expected "&&", "||" or the end at "$.c = d"
+        { ($.a = b }
+          error: the filter ends where ")" is expected
+        { $.a = "b }
+          error: a " is not closed
+        { $.a = 'b' }
+          error: texts stand in double quotes; single ones are part of the text to CloudWatch
+        { $.a[0].b = c }
+          error: the place [0] of a list cannot be asked for; write $.a[*]: any element
+        { $.a[b] = c }
+          error: [b] names no field
+        { a = b }
+          error: expected a field such as $.eventName at "a = b"
+        { $.a < b }
+          error: < compares with a number; a is given none
+        { $.a NOT b }
+          error: expected EXISTS at "b"
+        { $.requestParameters NOT EXISTS }
+          error: whether the object requestParameters exists cannot be asked; ask for a field inside of it
+        { $.a != true }
+          error: a != true: write "IS FALSE"
+        { $.a = %(% }
+          error: the regular expression %(% cannot be used; check its syntax
+        { $.a = b || $.c != 5 }
+          error: that a number differs cannot be said within "||" (a, c); write it in quotes if it is a text
+        { $.a = b && $.a = c }
+          error: the conditions on a exclude each other: nothing would ever match
+        { $.a > 5 && $.a < 9 }
+          error: two conditions on a that one pattern cannot say together; join them into one, or split the rule
+        "#);
+        assert!(filter(&format!("{{ {}$.a = b }}", "(".repeat(1_000))).ends_with("nests too deeply"));
+        assert!(filter(&format!("{{ $.a = {} }}", "x".repeat(2_000))).contains("longer than 1024 bytes"));
+    }
+
+    #[test]
+    fn files_are_lines_or_what_aws_describes() {
+        let all: Vec<_> = [
+            "# ours\nroot login: { $.userIdentity.type = \"Root\" }\n\n{ $.eventName = ActOne }\n{ $.eventName = ActTwo }",
+            "{ $.eventName = ActOne\n  && $.errorCode = B }",
+            r#"{"metricFilters": [{"filterName": "No MFA", "filterPattern": "{ $.a = \"b\" }", "metricTransformations": []}]}"#,
+            "one: { $.eventName = ActOne }\ntwo: ERROR\nthree",
+            r#"{"metricFilters": [{"filterName": "words", "filterPattern": "ERROR"}, {"filterName": "none"}]}"#,
+            r#"{"other": 1}"#,
+        ]
+        .into_iter()
+        .map(read)
+        .collect();
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        {
+          "events": [
+            {
+              "id": "root-login",
+              "severity": "MEDIUM",
+              "pattern": { "userIdentity.type": ["Root"] }
+            },
+            {
+              "id": "filters",
+              "severity": "MEDIUM",
+              "eventName": "ActOne"
+            },
+            {
+              "id": "filters-2",
+              "severity": "MEDIUM",
+              "eventName": "ActTwo"
+            }
+          ]
+        }
+        note: the id is made from the name "root login"
+        note: the format has no severity: MEDIUM is a guess
+        note: the format has no severity: MEDIUM is a guess
+        note: the format has no severity: MEDIUM is a guess
+
+        {
+          "events": [
+            {
+              "id": "filters",
+              "severity": "MEDIUM",
+              "eventName": "ActOne",
+              "pattern": { "errorCode": ["B"] }
+            }
+          ]
+        }
+        note: the format has no severity: MEDIUM is a guess
+
+        {
+          "events": [
+            {
+              "id": "No-MFA",
+              "severity": "MEDIUM",
+              "pattern": { "a": ["b"] }
+            }
+          ]
+        }
+        note: the id is made from the name "No MFA"
+        note: the format has no severity: MEDIUM is a guess
+
+        filters.txt: line 2 (rule "filters"): only filters on JSON, written { $.field = ... }, can be imported: a filter on words or columns sees no fields
+        filters.txt: line 3 (rule "filters"): only filters on JSON, written { $.field = ... }, can be imported: a filter on words or columns sees no fields
+
+        filters.txt: metricFilters[0].filterPattern (rule "words"): only filters on JSON, written { $.field = ... }, can be imported: a filter on words or columns sees no fields
+        filters.txt: metricFilters[1].filterPattern (rule "none"): the filter has no pattern
+
+        filters.txt: expected {"metricFilters": [...]}, or the text of a filter
+        "#);
     }
 }

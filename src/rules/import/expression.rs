@@ -71,7 +71,9 @@ impl Problem {
         match self {
             Self::TooMany => "the condition has too many combinations; split the rule".to_owned(),
             Self::Together(path) => {
-                format!("two conditions on {path} that one pattern cannot say together; join them into one, or split the rule")
+                format!(
+                    "two conditions on {path} that one pattern cannot say together; join them into one, or split the rule"
+                )
             }
             Self::Never(path) => format!("the conditions on {path} exclude each other: nothing would ever match"),
         }
@@ -168,8 +170,12 @@ impl Conjunction {
         }
         if self.branches.is_empty() {
             // What stands here and in a branch is said in the branches.
-            let asked: Vec<Leaf> =
-                self.fields.iter().filter(|field| other.branches.iter().any(|branch| branch.asks(&field.path))).cloned().collect();
+            let asked: Vec<Leaf> = self
+                .fields
+                .iter()
+                .filter(|field| other.branches.iter().any(|branch| branch.asks(&field.path)))
+                .cloned()
+                .collect();
             self.fields.retain(|field| !asked.contains(field));
             let branches = each(other.branches, |branch| {
                 asked.iter().try_fold(branch, |branch, field| branch.and_field(field.clone()))
@@ -177,7 +183,8 @@ impl Conjunction {
             return self.with_branches(branches);
         }
         let second = Self { fields: Vec::new(), branches: other.branches };
-        let mut whole = Self { fields: Vec::new(), branches: each(self.branches, |branch| branch.and(second.clone()))? };
+        let mut whole =
+            Self { fields: Vec::new(), branches: each(self.branches, |branch| branch.and(second.clone()))? };
         if whole.branches.len() == 1 {
             whole = whole.branches.pop().unwrap_or_default();
         }
@@ -228,6 +235,10 @@ impl Conjunction {
 
     fn checked(self) -> Result<Self, Problem> {
         if self.ways() > MAX_WAYS { Err(Problem::TooMany) } else { Ok(self) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.branches.is_empty()
     }
 
     pub(super) fn field(&self, path: &str) -> Option<&Leaf> {
@@ -305,7 +316,21 @@ mod tests {
         .iter()
         .map(pattern)
         .collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        {"a":["1"],"b":["2"]}
+        {"a":["1","9"]}
+        {"$or":[{"a":["1","9"]},{"b":["2"]}]}
+        {"a":["1","9"],"b":["2"]}
+        {"$or":[{"a":["1"]},{"b":["2"]},{"c":["3"]}]}
+        {"$or":[{"a":["1"],"$or":[{"b":["2"]},{"c":["3"]}]},{"$or":[{"b":["2"]},{"c":["3"],"b":["2"]}]}]}
+        {"a":["1"]}
+        the conditions on a exclude each other: nothing would ever match
+        the conditions on a exclude each other: nothing would ever match
+        the conditions on a exclude each other: nothing would ever match
+        {"$or":[{"a":["1"]},{"b":["2"],"a":["1","9"]}]}
+        {"b":["2"],"a":["9"]}
+        two conditions on a that one pattern cannot say together; join them into one, or split the rule
+        "#);
     }
 
     #[test]

@@ -387,7 +387,10 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(format.as_str().parse(), Ok(format));
         }
-        assert_eq!("splunk".parse::<Format>().unwrap_err(), "unknown format; give one of eventbridge, cloudwatch, sigma");
+        assert_eq!(
+            "splunk".parse::<Format>().unwrap_err(),
+            "unknown format; give one of eventbridge, cloudwatch, sigma"
+        );
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::expression::{Expression, Leaf};
-use super::meeting::all_but;
+use super::expression::{Conjunction, Expression, Leaf, Problem};
+use super::meeting::{all_but, meet};
 
 /// Why something cannot be negated: the field that stands in the way.
 #[derive(Debug, PartialEq)]
@@ -22,10 +22,56 @@ pub(super) fn pushed_down(expression: &Expression, negated: bool) -> Result<Expr
         (Expression::Leaf(leaf), false) => Expression::Leaf(leaf.clone()),
         (Expression::Leaf(leaf), true) => {
             let lists = complement(&leaf.values).ok_or_else(|| NotNegatable(leaf.path.clone()))?;
-            let mut lists: Vec<_> = lists.into_iter().map(|values| Expression::leaf(leaf.path.clone(), values)).collect();
+            let mut lists: Vec<_> =
+                lists.into_iter().map(|values| Expression::leaf(leaf.path.clone(), values)).collect();
             if lists.len() == 1 { lists.remove(0) } else { Expression::All(lists) }
         }
     })
+}
+
+/// What must all hold, as one pattern, and what must not: of two conditions on one field that cannot be joined, one
+/// becomes the exception that its opposite is.
+pub(super) fn whole(parts: Vec<Expression>) -> Result<(Conjunction, Vec<Leaf>), Problem> {
+    let mut kept: Vec<Expression> = Vec::new();
+    let mut unless = Vec::new();
+    let mut waiting: Vec<Expression> = parts.into_iter().rev().collect();
+    while let Some(part) = waiting.pop() {
+        let leaf = match part {
+            Expression::All(parts) => {
+                waiting.extend(parts.into_iter().rev());
+                continue;
+            }
+            Expression::Leaf(leaf) => leaf,
+            other => {
+                kept.push(other);
+                continue;
+            }
+        };
+        let earlier = kept.iter_mut().find_map(|kept| match kept {
+            Expression::Leaf(kept) if kept.path == leaf.path && meet(&kept.values, &leaf.values).is_none() => {
+                Some(kept)
+            }
+            _ => None,
+        });
+        let Some(earlier) = earlier else {
+            kept.push(Expression::Leaf(leaf));
+            continue;
+        };
+        if let Some(values) = only_list(&leaf.values) {
+            unless.push(Leaf { path: leaf.path, values });
+        } else if let Some(values) = only_list(&earlier.values) {
+            unless.push(Leaf { path: leaf.path.clone(), values });
+            *earlier = leaf;
+        } else {
+            return Err(Problem::Together(leaf.path));
+        }
+    }
+    Ok((Conjunction::of(&Expression::All(kept))?, unless))
+}
+
+fn only_list(values: &[Value]) -> Option<Vec<Value>> {
+    let mut lists = complement(values)?;
+    if lists.len() == 1 { lists.pop() } else { None }
 }
 
 /// Any text.
@@ -73,7 +119,8 @@ pub(super) fn complement(values: &[Value]) -> Option<Vec<Vec<Value>>> {
     let accepted = accepted(values)?;
     let absent = || if accepted.absent { Vec::new() } else { vec![json!({ "exists": false })] };
     let mut lists = Vec::new();
-    let kinds_are_open = !(accepted.null || accepted.yes || accepted.no || accepted.every_text || accepted.every_number);
+    let kinds_are_open =
+        !(accepted.null || accepted.yes || accepted.no || accepted.every_text || accepted.every_number);
     if !kinds_are_open {
         let mut rest = absent();
         rest.extend((!accepted.every_text).then(any_text));
@@ -222,7 +269,21 @@ mod tests {
         .into_iter()
         .map(not)
         .collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        [[{"exists":false},{"anything-but":{"equals-ignore-case":["a","b"]}}]]
+        [[{"exists":false},{"anything-but":["A"]}],[{"exists":false},{"anything-but":[5]}]]
+        [[{"exists":false},{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},false,null],[{"exists":false},{"anything-but":{"equals-ignore-case":["true"]}}]]
+        [[{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]]
+        [[{"exists":true}]]
+        [[{"exists":false}]]
+        [[{"exists":false},{"anything-but":{"regex":"^d$|(?i:^a\\.)|(?:(?is)b.c)"}}]]
+        [[{"exists":false},null]]
+        [[{"exists":false},{"anything-but":{"field":"a.b"}}]]
+        [["a","b",{"exists":false}]]
+        [[{"prefix":"a"}]]
+        none
+        none
+        "#);
     }
 
     #[test]
@@ -233,7 +294,7 @@ mod tests {
         assert_eq!(doubtful(&expression), ["a"]);
         let pushed = pushed_down(&expression, false).unwrap();
         assert!(pushed.is_positive());
-        insta::assert_snapshot!(format!("{pushed:?}"), @"");
+        insta::assert_snapshot!(format!("{pushed:?}"), @r#"All([Leaf(Leaf { path: "a", values: [Object {"exists": Bool(false)}, Object {"anything-but": Array [String("x")]}] }), Leaf(Leaf { path: "requestParameters.b", values: [String("x")] })])"#);
         let address = not(Expression::leaf("sourceIPAddress", vec![json!({ "cidr": "10.0.0.0/8" })]));
         assert_eq!(pushed_down(&address, false), Err(NotNegatable("sourceIPAddress".into())));
     }

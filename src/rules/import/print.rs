@@ -83,7 +83,8 @@ fn flat(value: &Value) -> String {
         Value::Array(values) => format!("[{}]", values.iter().map(flat).collect::<Vec<_>>().join(", ")),
         Value::Object(members) if members.is_empty() => "{}".to_owned(),
         Value::Object(members) => {
-            let members: Vec<_> = members.iter().map(|(key, value)| format!("{}: {}", quoted(key), flat(value))).collect();
+            let members: Vec<_> =
+                members.iter().map(|(key, value)| format!("{}: {}", quoted(key), flat(value))).collect();
             format!("{{ {} }}", members.join(", "))
         }
         _ => value.to_string(),
@@ -118,6 +119,34 @@ mod tests {
         ];
         let text = print(&rules);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "events": rules }));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        {
+          "events": [
+            {
+              "id": "a",
+              "severity": "LOW",
+              "eventName": "B"
+            },
+            {
+              "id": "b",
+              "description": "A \"quoted\" text",
+              "eventName": [
+                "DeleteSomething0", "DeleteSomething1", "DeleteSomething2", "DeleteSomething3", "DeleteSomething4",
+                "DeleteSomething5", "DeleteSomething6", "DeleteSomething7", "DeleteSomething8", "DeleteSomething9",
+                "DeleteSomething10", "DeleteSomething11"
+              ],
+              "pattern": {
+                "userIdentity.type": ["Root"],
+                "$or": [
+                  { "errorCode": [{ "prefix": "AccessDenied" }, { "wildcard": "*UnauthorizedOperation" }] },
+                  {
+                    "errorMessage": [{ "regex": "(?is)this is a rather long expression that does not fit|nor does this one" }]
+                  }
+                ]
+              }
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -5,16 +5,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::expression::{Conjunction, Expression, Leaf, TooMany};
-use super::negation::{NotNegatable, doubtful, pushed_down};
+use super::expression::{Conjunction, Expression, Leaf, Problem};
+use super::negation::{NotNegatable, doubtful, pushed_down, whole};
 use super::sigma_condition::{self, Condition};
-use super::{CONTAINERS, Draft, ImportError, MAX_DESCRIPTION_BYTES, Outcome, Scope, bounded, sigma_value, yaml};
+use super::{
+    CONTAINERS, Draft, ImportError, MAX_DESCRIPTION_BYTES, Outcome, Scope, bounded, is_plain_field, sigma_value, yaml,
+};
 use crate::rules::Severity;
 
 const MAX_REASON_BYTES: usize = 256;
 /// Keys of a rule that say nothing about what it matches.
-const LEFT_OUT: [&str; 9] =
-    ["name", "related", "taxonomy", "status", "license", "date", "modified", "fields", "scope"];
+const LEFT_OUT: [&str; 9] = ["name", "related", "taxonomy", "status", "license", "date", "modified", "fields", "scope"];
 
 pub(super) fn rules(file: &Scope<'_>, text: &str) -> Vec<Outcome> {
     let documents = match yaml::documents(text) {
@@ -216,13 +217,24 @@ impl Reader<'_> {
         if asked.is_empty() {
             self.make_positive(&mut asked, &mut exceptions);
         }
-        let Ok(mut asked) = Conjunction::of(&Expression::All(asked)) else {
-            return self.refuse("detection.condition", TOO_MANY);
+        let (mut asked, opposites) = match whole(asked) {
+            Ok(whole) => whole,
+            Err(problem) => return self.refuse("detection.condition", problem.message()),
         };
         self.note_lists(&asked, &mut Vec::new());
         self.draft.event_source = self.hoisted(&mut asked, "eventSource");
         self.draft.event_name = self.hoisted(&mut asked, "eventName");
         self.draft.pattern = asked.to_pattern();
+        for leaf in opposites {
+            let path = leaf.path.clone();
+            let reason = bounded(&format!("the rule asks for more of {path}"), MAX_REASON_BYTES);
+            if !is_plain_field(&path) {
+                self.draft
+                    .note(format!("if {path} is a list, every element must meet the second condition on it here"));
+            }
+            let pattern = Conjunction { fields: vec![leaf], branches: Vec::new() }.to_pattern();
+            self.draft.unless.push(json!({ "pattern": pattern, "reason": reason }));
+        }
         for (names, exception) in exceptions {
             match Conjunction::of(&exception) {
                 Ok(pattern) => {
@@ -230,7 +242,12 @@ impl Reader<'_> {
                     let reason = bounded(&format!("Sigma filter {names}"), MAX_REASON_BYTES);
                     self.draft.unless.push(json!({ "pattern": pattern.to_pattern(), "reason": reason }));
                 }
-                Err(TooMany) => self.refuse("detection.condition", TOO_MANY),
+                // What nothing meets needs no exception.
+                Err(Problem::Never(path)) => {
+                    self.draft
+                        .note(format!("the filter {names} is left out: its conditions on {path} exclude each other"));
+                }
+                Err(problem) => self.refuse("detection.condition", problem.message()),
             }
         }
     }
@@ -253,7 +270,8 @@ impl Reader<'_> {
                 exceptions.push((names, opposite));
             }
             (Err(NotNegatable(path)), _) => {
-                let message = format!("\"not\" cannot be said for {path} here; write \"... and not {names}\", or two rules");
+                let message =
+                    format!("\"not\" cannot be said for {path} here; write \"... and not {names}\", or two rules");
                 self.refuse("detection.condition", message);
             }
         }
@@ -270,7 +288,10 @@ impl Reader<'_> {
             asked.push(positive);
             return;
         }
-        self.refuse("detection.condition", "the rule only says what must not be there; add what must, such as eventSource");
+        self.refuse(
+            "detection.condition",
+            "the rule only says what must not be there; add what must, such as eventSource",
+        );
     }
 
     fn note_doubtful(&mut self, expression: &Expression) {
@@ -318,8 +339,6 @@ impl Reader<'_> {
     }
 }
 
-const TOO_MANY: &str = "the condition has too many combinations; split the rule";
-
 fn texts(value: Option<&Value>) -> Vec<String> {
     match value {
         Some(Value::String(text)) => vec![text.clone()],
@@ -333,7 +352,8 @@ fn technique(tag: &str) -> Option<String> {
     let id = tag.to_ascii_uppercase().strip_prefix("ATTACK.")?.to_owned();
     let mut parts = id.strip_prefix('T')?.split('.');
     let digits = |part: &str, count| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
-    let is_technique = digits(parts.next()?, 4) && parts.next().is_none_or(|sub| digits(sub, 3)) && parts.next().is_none();
+    let is_technique =
+        digits(parts.next()?, 4) && parts.next().is_none_or(|sub| digits(sub, 3)) && parts.next().is_none();
     is_technique.then_some(id)
 }
 
@@ -432,7 +452,8 @@ fn required(pattern: &Conjunction, path: &str) -> Option<Vec<String>> {
 fn plain_names(field: &Leaf) -> Option<Vec<String>> {
     let name = |value: &Value| {
         let text = value.get("equals-ignore-case")?.as_str()?;
-        let is_name = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        let is_name =
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         let has_lower = text.bytes().any(|byte| byte.is_ascii_lowercase());
         match field.path.as_str() {
             _ if !is_name => None,
@@ -452,5 +473,368 @@ fn simplify(pattern: &mut Conjunction, path: &str) {
     }
     for branch in &mut pattern.branches {
         simplify(branch, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rules::RuleSet;
+    use crate::rules::import::{Format, import, print};
+
+    const HEAD: &str = "title: A rule\nid: 3f6a2b10-0000-4000-8000-000000000001\nlogsource: {product: aws, service: cloudtrail}\nlevel: high\n";
+
+    /// The rules as they are printed, then notes; or what is wrong. What is printed can be loaded.
+    fn read(text: &str) -> String {
+        match import(Format::Sigma, "folder/a rule.yml", text) {
+            Ok(imported) => {
+                let rules: Vec<_> = imported.iter().map(|imported| imported.rule.clone()).collect();
+                let printed = print(&rules);
+                RuleSet::parse(&printed).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+                let notes = imported.iter().flat_map(|imported| &imported.notes);
+                notes.fold(printed, |shown, note| format!("{shown}\nnote: {note}"))
+            }
+            Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// What the detection becomes.
+    fn detect(detection: &str) -> String {
+        let shown = read(&format!("{HEAD}detection:\n{detection}"));
+        let body: Vec<_> = shown
+            .lines()
+            .filter(|line| !["\"id\"", "\"title\"", "\"severity\""].iter().any(|key| line.contains(key)))
+            .collect();
+        body.join("\n").replace("folder/a rule.yml: ", "")
+    }
+
+    #[test]
+    fn a_rule_keeps_what_it_says_of_itself() {
+        insta::assert_snapshot!(read(
+            "title: Trail stopped by somebody\n\
+             id: 3f6a2b10-0000-4000-8000-000000000001\n\
+             status: experimental\n\
+             description: |\n    Somebody stopped a trail.\n    Nobody sees more.\n\
+             author: Jo Doe, Example Corp\n\
+             references:\n    - https://example.com/a\n\
+             tags:\n    - attack.defense-evasion\n    - attack.t1562.008\n    - attack.T1098\n    - cve.2024-1\n\
+             date: 2024-05-01\n\
+             license: Apache-2.0\n\
+             custom: {x: y}\n\
+             logsource:\n    product: aws\n    service: cloudtrail\n\
+             detection:\n\
+             \x20   selection:\n        eventSource: CloudTrail.amazonaws.com\n        eventName: [StopLogging, DeleteTrail]\n\
+             \x20   filter_main_pipeline:\n        userIdentity.arn|endswith: ':role/pipeline'\n\
+             \x20   filter_main_service:\n        eventType: AwsServiceEvent\n\
+             \x20   unused:\n        a: b\n\
+             \x20   condition: selection and not 1 of filter_main_*\n\
+             falsepositives:\n    - Maintenance\n    - Tests\n\
+             level: critical\n"
+        ), @r#"
+        {
+          "events": [
+            {
+              "id": "3f6a2b10-0000-4000-8000-000000000001",
+              "title": "Trail stopped by somebody",
+              "description": "Somebody stopped a trail. Nobody sees more. False positives: Maintenance; Tests",
+              "severity": "CRITICAL",
+              "author": "Jo Doe, Example Corp",
+              "references": ["https://example.com/a"],
+              "eventSource": "cloudtrail.amazonaws.com",
+              "eventName": ["StopLogging", "DeleteTrail"],
+              "unless": [
+                {
+                  "pattern": { "userIdentity.arn": [{ "suffix": { "equals-ignore-case": ":role/pipeline" } }] },
+                  "reason": "Sigma filter filter_main_pipeline"
+                },
+                {
+                  "pattern": { "eventType": [{ "equals-ignore-case": "AwsServiceEvent" }] },
+                  "reason": "Sigma filter filter_main_service"
+                }
+              ],
+              "attack": ["T1562.008", "T1098"],
+              "tags": ["attack.defense-evasion", "cve.2024-1"]
+            }
+          ]
+        }
+        note: "custom" is left out: it does not change what the rule matches
+        note: the rule's licence is Apache-2.0
+        note: the selection "unused" is not used by the condition, and left out
+        note: case counts for eventSource, as CloudTrail writes it
+        note: case counts for eventName, as CloudTrail writes it
+        "#);
+    }
+
+    #[test]
+    fn what_a_condition_becomes() {
+        let all: Vec<_> = [
+            "  a: {eventSource: sts.amazonaws.com, eventName: AssumeRole}\n  b: {eventSource: iam.amazonaws.com, eventName: [PassRole, GetRole]}\n  condition: 1 of them",
+            "  a: {eventName: consolelogin, errorCode: null}\n  condition: a",
+            "  a: {eventName|startswith: Delete}\n  b: {errorCode: x}\n  condition: a and not b",
+            "  a: [{eventName: ActOne, x: 1}, {eventName: ActTwo, y: 'true'}]\n  condition: a",
+            "  a: {eventName: ActOne, userIdentity.type|neq: Root}\n  condition: a",
+            "  a: {eventName: ActOne}\n  b: {userAgent: x, requestParameters.p: y}\n  c: {errorCode: z}\n  condition: a and not (b and not c)",
+            "  a: {eventName: ActOne}\n  b: {userAgent: x}\n  condition: a or not b",
+            "  a: {userAgent: x, sourceIPAddress|cidr: 10.0.0.0/8}\n  condition: not a",
+            "  a: {userAgent|contains|all: [ab, bc]}\n  condition: a",
+            "  a: {requestParameters.p|re: 'a+', requestParameters.p|contains: b}\n  condition: a",
+            "  a: {errorCode: x}\n  b: {errorCode: y, eventName: ActOne}\n  c: {errorCode: x, userAgent: z}\n  condition: a and (b or c)",
+            "  a: {requestParameters.items.port: 22, requestParameters.items.cidr: 0.0.0.0/0}\n  condition: a",
+            "  a: {eventName: ActOne}\n  condition: [a, a]",
+        ]
+        .into_iter()
+        .map(detect)
+        .collect();
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        {
+          "events": [
+            {
+              "eventSource": ["sts.amazonaws.com", "iam.amazonaws.com"],
+              "eventName": ["AssumeRole", "PassRole", "GetRole"],
+              "pattern": {
+                "$or": [
+                  { "eventSource": ["sts.amazonaws.com"], "eventName": ["AssumeRole"] },
+                  { "eventSource": ["iam.amazonaws.com"], "eventName": ["PassRole", "GetRole"] }
+                ]
+              }
+            }
+          ]
+        }
+        note: case counts for eventSource, as CloudTrail writes it
+        note: case counts for eventName, as CloudTrail writes it
+
+        {
+          "events": [
+            {
+              "pattern": { "eventName": [{ "equals-ignore-case": "consolelogin" }], "errorCode": [{ "exists": false }, null] }
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": { "eventName": [{ "prefix": { "equals-ignore-case": "Delete" } }] },
+              "unless": [{ "pattern": { "errorCode": [{ "equals-ignore-case": "x" }] }, "reason": "Sigma filter b" }]
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": {
+                "$or": [
+                  { "eventName": [{ "equals-ignore-case": "ActOne" }], "x": [{ "equals-ignore-case": "1" }, 1] },
+                  { "eventName": [{ "equals-ignore-case": "ActTwo" }], "y": [{ "equals-ignore-case": "true" }, true] }
+                ]
+              }
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": { "eventName": [{ "equals-ignore-case": "ActOne" }] },
+              "unless": [
+                { "pattern": { "userIdentity.type": [{ "equals-ignore-case": "Root" }] }, "reason": "Sigma filter a" }
+              ]
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": {
+                "eventName": [{ "equals-ignore-case": "ActOne" }],
+                "$or": [
+                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["x"] } }] },
+                  { "requestParameters.p": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["y"] } }] },
+                  { "errorCode": [{ "equals-ignore-case": "z" }] }
+                ]
+              }
+            }
+          ]
+        }
+        note: "not": if requestParameters.p is a list, one element that differs is enough here
+
+        {
+          "events": [
+            {
+              "pattern": {
+                "$or": [
+                  { "eventName": [{ "equals-ignore-case": "ActOne" }] },
+                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["x"] } }] }
+                ]
+              }
+            }
+          ]
+        }
+
+        detection.condition (rule "A rule"): the rule only says what must not be there; add what must, such as eventSource
+
+        {
+          "events": [
+            {
+              "pattern": { "userAgent": [{ "regex": "(?is)bc.*ab" }, { "regex": "(?is)abc" }, { "regex": "(?is)ab.*bc" }] }
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": { "requestParameters.p": [{ "regex": "a+" }, false] },
+              "unless": [
+                {
+                  "pattern": { "requestParameters.p": [{ "exists": false }, { "anything-but": { "regex": "(?:(?is)b)" } }] },
+                  "reason": "the rule asks for more of requestParameters.p"
+                }
+              ]
+            }
+          ]
+        }
+        note: if requestParameters.p is a list, every element must meet the second condition on it here
+
+        {
+          "events": [
+            {
+              "pattern": { "errorCode": [{ "equals-ignore-case": "x" }], "userAgent": [{ "equals-ignore-case": "z" }] }
+            }
+          ]
+        }
+
+        {
+          "events": [
+            {
+              "pattern": {
+                "requestParameters.items.port": [{ "equals-ignore-case": "22" }, 22],
+                "requestParameters.items.cidr": [{ "equals-ignore-case": "0.0.0.0/0" }]
+              }
+            }
+          ]
+        }
+        note: if requestParameters.items is a list, requestParameters.items.port and requestParameters.items.cidr must hold in the same element; Sigma takes any two
+
+        {
+          "events": [
+            {
+              "pattern": { "eventName": [{ "equals-ignore-case": "ActOne" }] }
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        let all: Vec<_> = [
+            "  a: [foo, bar]\n  condition: a",
+            "  a: foo\n  condition: a",
+            "  a: {'|contains': foo}\n  condition: a",
+            "  a: {eventName|base64: foo, b|expand: '%x%'}\n  condition: a and c",
+            "  a: {eventName: ActOne}\n  timeframe: 5m\n  condition: a | count() by userName > 3",
+            "  a: {}\n  condition: a",
+            "  a: {errorCode: x}\n  b: {errorCode: y}\n  condition: a and b",
+            "  a: {sourceIPAddress|cidr: 10.0.0.0/8}\n  condition: not a",
+            "  a: {x: y}",
+        ]
+        .into_iter()
+        .map(detect)
+        .collect();
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        detection.a (rule "A rule"): a search without a field (keywords) is not supported; name the field
+
+        detection.a (rule "A rule"): a search without a field (keywords) is not supported; name the field
+
+        detection.a.|contains (rule "A rule"): a search without a field (keywords) is not supported; name the field
+
+        detection.a.eventName|base64 (rule "A rule"): the modifier "base64" is not supported; write the values out
+        detection.a.b|expand (rule "A rule"): the modifier "expand" is not supported; write the values out
+        detection.condition (rule "A rule"): the selection "c" is not defined; there are: a
+
+        detection.timeframe (rule "A rule"): a time frame counts over several records, which a rule cannot do yet
+        detection.condition (rule "A rule"): the aggregation "| count() by userName > 3" counts over several records, which a rule cannot do yet
+
+        detection.a (rule "A rule"): the selection is empty
+
+        detection.condition (rule "A rule"): the conditions on errorCode exclude each other: nothing would ever match
+
+        detection.condition (rule "A rule"): the rule only says what must not be there; add what must, such as eventSource
+
+        detection.condition (rule "A rule"): the condition is a text such as "selection"
+        "#);
+        let all: Vec<_> = [
+            "- a\n- b",
+            "title: T\ncorrelation: {type: event_count}",
+            "title: T\nfilter: {rules: any}",
+            "title: T\naction: global",
+            "title: T\nlevel: grave\nlogsource: {product: windows, category: process_creation}\ndetection: {a: {b: c}, condition: a}",
+            "title: [",
+            "---\n---\n",
+        ]
+        .into_iter()
+        .map(read)
+        .collect();
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        folder/a rule.yml: a Sigma rule is a map with title, logsource and detection
+
+        folder/a rule.yml: correlation (rule "T"): a correlation rule counts or orders several events, which a rule cannot do yet
+
+        folder/a rule.yml: filter (rule "T"): a Sigma filter changes other rules; add its condition to these as an exception ("unless")
+
+        folder/a rule.yml: action (rule "T"): a rule in several parts (action: global) is not read; write each rule out
+
+        folder/a rule.yml: level (rule "T"): "grave" is no level; give informational, low, medium, high or critical
+        folder/a rule.yml: logsource (rule "T"): only rules for product aws, service cloudtrail can be imported
+        folder/a rule.yml: logsource.category (rule "T"): a category is not known for CloudTrail; leave it out
+
+        folder/a rule.yml: line 2: not valid YAML: while parsing a node, did not find expected node content
+
+        folder/a rule.yml: the file has no rule
+        "#);
+    }
+
+    #[test]
+    fn a_file_may_hold_several_rules() {
+        let one = |name: &str| {
+            format!(
+                "title: {name}\nlogsource: {{product: aws, service: cloudtrail}}\ndetection: {{a: {{eventName: {name}}}, condition: a}}\n"
+            )
+        };
+        insta::assert_snapshot!(read(&format!("{}---\n{}---\n{}", one("First"), one("Second"), one("First"))), @r#"
+        {
+          "events": [
+            {
+              "id": "First",
+              "title": "First",
+              "severity": "MEDIUM",
+              "eventName": "First"
+            },
+            {
+              "id": "Second",
+              "title": "Second",
+              "severity": "MEDIUM",
+              "eventName": "Second"
+            },
+            {
+              "id": "First-2",
+              "title": "First",
+              "severity": "MEDIUM",
+              "eventName": "First"
+            }
+          ]
+        }
+        note: the rule has no id: it is made from the title
+        note: the rule has no level: MEDIUM is a guess
+        note: case counts for eventName, as CloudTrail writes it
+        note: the rule has no id: it is made from the title
+        note: the rule has no level: MEDIUM is a guess
+        note: case counts for eventName, as CloudTrail writes it
+        note: the rule has no id: it is made from the title
+        note: the rule has no level: MEDIUM is a guess
+        note: case counts for eventName, as CloudTrail writes it
+        "#);
     }
 }

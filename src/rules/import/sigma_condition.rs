@@ -204,7 +204,19 @@ mod tests {
         .into_iter()
         .map(read)
         .collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        selection
+        (and selection (not (or filter_a filter_b)))
+        (or (and (not selection) filter_a) filter_b)
+        (and selection (or filter_a filter_b))
+        (not (and selection filter_a))
+        (not not_this)
+        (and filter_a filter_b)
+        (or selection filter_a filter_b not_this)
+        error: "ALL of" is not supported; write out which selections may go together
+        _hidden
+        selection
+        "#);
     }
 
     #[test]
@@ -225,7 +237,19 @@ mod tests {
         .into_iter()
         .map(read)
         .collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        error: the condition ends where a selection is expected
+        error: the condition ends where a selection is expected
+        error: "filter_a" is not expected here; put "and" or "or" before it
+        error: a parenthesis is not closed
+        error: ")" is not expected here; put "and" or "or" before it
+        error: the selection "selecton" is not defined; there are: selection, filter_a, filter_b, _hidden, not_this
+        error: "2 of" is not supported; write out which selections may go together
+        error: "1 of nothing*" names no selection
+        error: "1 of" lacks its names
+        error: the aggregation "| count() by userName > 5" counts over several records, which a rule cannot do yet
+        error: '&' has no meaning in a condition
+        "#);
         assert!(read(&"(".repeat(10_000)).ends_with("too long"));
         assert!(read(&"not ".repeat(1_000)).ends_with("too deeply"));
     }

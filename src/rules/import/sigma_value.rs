@@ -146,7 +146,9 @@ fn conditions(path: &str, modifiers: &Modifiers, value: &Value, notes: &mut Vec<
         _ => {}
     }
     if CONTAINERS.contains(&path) {
-        notes.push(format!("{path} is an object in CloudTrail's records, and never equals a text; name a field inside of it"));
+        notes.push(format!(
+            "{path} is an object in CloudTrail's records, and never equals a text; name a field inside of it"
+        ));
     }
     match modifiers.comparison {
         Comparison::Cidr => network(&text).map(|network| vec![json!({ "cidr": network })]),
@@ -252,7 +254,8 @@ fn pieces(text: &str) -> Vec<Piece> {
 fn may_be_a_number(pieces: &[Piece]) -> bool {
     let is_partial = pieces.iter().any(|piece| !matches!(piece, Piece::Text(_)));
     let mut texts = pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(text) } else { None });
-    let of_number = |text: &String| text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
+    let of_number =
+        |text: &String| text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
     is_partial && texts.clone().next().is_some() && texts.all(of_number)
 }
 
@@ -358,7 +361,9 @@ fn translated(text: &str) -> Result<String, String> {
             ('[', _) => in_class = true,
             (']', _) if in_class && !matches!(before, Some('[')) => in_class = false,
             ('+', _) if !in_class && matches!(before, Some('*' | '+' | '?' | '}')) => {
-                return Err(format!("the regular expression {text:?} has a possessive repetition; leave the second + out"));
+                return Err(format!(
+                    "the regular expression {text:?} has a possessive repetition; leave the second + out"
+                ));
             }
             _ => {}
         }
@@ -411,7 +416,38 @@ mod tests {
             ("errorCode", json!("")),
             ("requestParameters.tags", json!(null)),
             ("responseElements", json!(null)),
-        ]), @"");
+        ]), @r#"
+        userAgent = "curl"
+          userAgent: [{"equals-ignore-case":"curl"}]
+        userAgent = ["curl","wget","curl"]
+          userAgent: [{"equals-ignore-case":"curl"},{"equals-ignore-case":"wget"}]
+        requestParameters.enable = "False"
+          requestParameters.enable: [{"equals-ignore-case":"False"},false]
+        requestParameters.enable = false
+          requestParameters.enable: [{"equals-ignore-case":"false"},false]
+        requestParameters.port = 22
+          requestParameters.port: [{"equals-ignore-case":"22"},22]
+        requestParameters.port = "22"
+          requestParameters.port: [{"equals-ignore-case":"22"},22]
+        requestParameters.port = "022"
+          requestParameters.port: [{"equals-ignore-case":"022"}]
+        requestParameters.port = "2*"
+          requestParameters.port: [{"prefix":{"equals-ignore-case":"2"}}]
+          note: a part of a number is not compared: requestParameters.port is only met by a text
+        errorCode = null
+          errorCode: [{"exists":false},null]
+        errorCode = [null,"Success"]
+          errorCode: [{"exists":false},null,{"equals-ignore-case":"Success"}]
+        errorCode = []
+          errorCode: [{"exists":false},null]
+        errorCode = ""
+          errorCode: [""]
+        requestParameters.tags = null
+          requestParameters.tags: [{"exists":false},null]
+          note: null: an object or an empty list at requestParameters.tags reads as absent
+        responseElements = null
+          error: whether the object responseElements is absent or null cannot be asked; ask for a field inside of it, or for errorCode
+        "#);
     }
 
     #[test]
@@ -438,7 +474,51 @@ mod tests {
             ("a|startswith|cased", json!("x")),
             ("a|neq", json!("x")),
             ("requestParameters|contains", json!("Suspended")),
-        ]), @"");
+        ]), @r#"
+        a = "x*"
+          a: [{"prefix":{"equals-ignore-case":"x"}}]
+        a = "*x"
+          a: [{"suffix":{"equals-ignore-case":"x"}}]
+        a = "*x*"
+          a: [{"regex":"(?is)x"}]
+        a = "x?z*"
+          a: [{"regex":"(?is)^x.z"}]
+        a = "*"
+          a: [{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]
+        a = "***"
+          a: [{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]
+        a = "t*"
+          a: [{"prefix":{"equals-ignore-case":"t"}},true]
+        a = "?*"
+          a: [{"regex":"(?is)^."},true,false]
+        a = "a\\*b\\\\c\\d"
+          a: [{"equals-ignore-case":"a*b\\c\\d"}]
+        a|contains = "$x.y"
+          a: [{"regex":"(?is)\\$x\\.y"}]
+        a|contains = "x*y"
+          a: [{"regex":"(?is)x.*y"}]
+        a|contains = ""
+          a: [{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]
+        a|startswith = "x"
+          a: [{"prefix":{"equals-ignore-case":"x"}}]
+        a|endswith = "?x"
+          a: [{"regex":"(?is).x$"}]
+        a|contains|all = ["x","y"]
+          All([Leaf(Leaf { path: "a", values: [Object {"regex": String("(?is)x")}] }), Leaf(Leaf { path: "a", values: [Object {"regex": String("(?is)y")}] })])
+        a|contains|all = ["x"]
+          a: [{"regex":"(?is)x"}]
+        a|cased = "x"
+          a: ["x"]
+        a|contains|cased = "x*\\**"
+          a: [{"wildcard":"*x*\\**"}]
+        a|startswith|cased = "x"
+          a: [{"prefix":"x"}]
+        a|neq = "x"
+          Not(Leaf(Leaf { path: "a", values: [Object {"equals-ignore-case": String("x")}] }))
+        requestParameters|contains = "Suspended"
+          requestParameters: [{"regex":"(?is)Suspended"}]
+          note: requestParameters is an object in CloudTrail's records, and never equals a text; name a field inside of it
+        "#);
     }
 
     #[test]
@@ -454,7 +534,30 @@ mod tests {
             ("userIdentity.invokedBy|exists", json!(false)),
             ("userIdentity.arn|fieldref", json!("requestParameters.userName")),
             ("requestParameters.size|gte", json!(5)),
-        ]), @"");
+        ]), @r#"
+        a|re = "^x+$"
+          a: [{"regex":"^x+$"}]
+        a|re|i = "x"
+          a: [{"regex":"(?i)x"}]
+        a|re|s|i = "x.y"
+          a: [{"regex":"(?is)x.y"}]
+        a|re = "\\<b\\>[[a&&b]"
+          a: [{"regex":"<b>[\\[a\\&&b]"}]
+        a|re = "tr"
+          a: [{"regex":"tr"},true]
+        sourceIPAddress|cidr = ["10.0.0.0/8","fd00::/8"]
+          sourceIPAddress: [{"cidr":"10.0.0.0/8"},{"cidr":"fd00::/8"}]
+        a|exists = true
+          a: [{"exists":true}]
+          note: exists: an object or an empty list at a reads as absent
+        userIdentity.invokedBy|exists = false
+          userIdentity.invokedBy: [{"exists":false}]
+        userIdentity.arn|fieldref = "requestParameters.userName"
+          userIdentity.arn: [{"field":"requestParameters.userName"}]
+          note: userIdentity.arn is compared with the field requestParameters.userName: case counts
+        requestParameters.size|gte = 5
+          requestParameters.size: [{"numeric":[">=",5]}]
+        "#);
     }
 
     #[test]
@@ -478,7 +581,44 @@ mod tests {
             ("requestParameters|exists", json!(true)),
             ("a|contains", json!(null)),
             ("a", json!({ "b": "c" })),
-        ]), @"");
+        ]), @r#"
+        |contains = "x"
+          error: a search without a field (keywords) is not supported; name the field
+        a[0] = "x"
+          error: the field "a[0]" is no plain path; write names joined by dots
+        a..b = "x"
+          error: the field "a..b" is no plain path; write names joined by dots
+        a|base64offset|contains = "x"
+          error: the modifier "base64offset" is not supported; write the values out
+        a|windash = "x"
+          error: the modifier "windash" is not supported; write the values out
+        a|fieldref|startswith = "b"
+          error: the modifier "startswith" does not go together with the one before it
+        a|i = "x"
+          error: the modifiers i, m and s belong to "re"
+        a|re|cased = "x"
+          error: the modifier "cased" belongs to texts
+        a|re = "(?=x)"
+          error: the regular expression "(?=x)" cannot be used (look-around, including look-ahead and look-behind, is not supported); look-around and back references do not exist here
+        a|re = "(x)\\1"
+          error: the regular expression "(x)\\1" cannot be used (backreferences are not supported); look-around and back references do not exist here
+        a|re = "x++"
+          error: the regular expression "x++" has a possessive repetition; leave the second + out
+        a|cidr = "10.0.0.0"
+          error: "10.0.0.0" is no network such as 10.0.0.0/8
+        a|cidr = "10.0.0.1/8"
+          error: "10.0.0.1/8" is no network such as 10.0.0.0/8; its host bits must be zero
+        a|lt = "5"
+          error: < compares with a number; "5" is none
+        a|exists = "yes"
+          error: "exists" takes true or false
+        requestParameters|exists = true
+          error: whether the object requestParameters is there cannot be asked; ask for a field inside of it
+        a|contains = null
+          error: null has no text; leave the modifier out
+        a = {"b":"c"}
+          error: a value is a text, a number, a boolean or null
+        "#);
         assert!(read("a", json!("x".repeat(2_000))).contains("longer than 1024 bytes"));
     }
 }

@@ -111,7 +111,11 @@ fn function(tag: &Tag) -> Option<String> {
     if tag.is_yaml_core_schema() || tag.suffix.is_empty() {
         return None;
     }
-    Some(if matches!(tag.suffix.as_str(), "Ref" | "Condition") { tag.suffix.clone() } else { format!("Fn::{}", tag.suffix) })
+    Some(if matches!(tag.suffix.as_str(), "Ref" | "Condition") {
+        tag.suffix.clone()
+    } else {
+        format!("Fn::{}", tag.suffix)
+    })
 }
 
 fn tagged(tag: Option<String>, value: Value) -> Value {
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn scalars_are_read_as_sigmas_own_tools_read_them() {
         let text = "a: 5\nb: '5'\nc: no\nd: \"no\"\ne: ~\nf:\ng: 012345678901\nh: 1.5\ni: 1.2.3\nj: -7\nk: 0x1F\nl: 2024-05-01\nm: >-\n  one\n  two\non: x";
-        insta::assert_snapshot!(read(text), @"");
+        insta::assert_snapshot!(read(text), @r#"{"a":5,"b":"5","c":false,"d":"no","e":null,"f":null,"g":"012345678901","h":1.5,"i":"1.2.3","j":-7,"k":"0x1F","l":"2024-05-01","m":"one two","true":"x"}"#);
     }
 
     #[test]
@@ -190,7 +194,22 @@ mod tests {
         .into_iter()
         .map(read)
         .collect();
-        insta::assert_snapshot!(all.join("\n\n"), @"");
+        insta::assert_snapshot!(all.join("\n\n"), @r#"
+        {"a":1}
+        {"b":2}
+
+        {"a":{"Fn::Sub":"${X}"},"b":{"Ref":"Y"},"c":{"Fn::GetAtt":["A","B"]},"d":"5"}
+
+        line 2: an alias (*name) is not read; write the value out
+
+        line 2: the key "a" stands here a second time
+
+        line 3: not valid YAML: illegal placement of ':' indicator
+
+        line 1: a key is no text
+
+        line 1: the tag !!binary is not read; leave it out
+        "#);
     }
 
     #[test]
