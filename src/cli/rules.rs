@@ -1,6 +1,6 @@
 //! `trailhound rules ...`: what a person who writes rules needs, with the same check as the daemon's.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::{Failure, environment, say};
 use crate::config::Config;
 use crate::reload::{LoadError, read_text};
+use crate::rules::import;
 use crate::rules::suite::{self, Expect, Outcome, SuiteError};
 use crate::rules::{Explainer, Level, Loaded, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
 
@@ -44,6 +45,15 @@ pub(super) enum RulesCommand {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Print rules of others in our format; what a reader should know goes to standard error
+    Import {
+        /// Whose rules they are
+        #[arg(long, value_enum)]
+        from: From,
+        /// Files with rules; `-` for standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Print the JSON Schema of a rule file, for editors
     Schema,
 }
@@ -66,6 +76,17 @@ pub(super) struct ExplainArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(super) enum From {
+    /// Event patterns, `aws events describe-rule` or `list-rules` output, `CloudFormation` templates
+    EventBridge,
+    /// Metric filters of `CloudWatch` Logs: bare, or `aws logs describe-metric-filters` output
+    CloudWatch,
+    /// Sigma rules for `CloudTrail`, in YAML
+    Sigma,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people
     Text,
@@ -79,6 +100,7 @@ pub(super) fn run(config: Option<&Path>, command: RulesCommand) -> Result<(), Fa
         RulesCommand::Test { file, tests, format } => test(&Opened::new(config, file)?, tests, format),
         RulesCommand::Explain(arguments) => explain(config, arguments),
         RulesCommand::List { file, format } => list(&Opened::new(config, file)?, format),
+        RulesCommand::Import { from, files } => import(from, &files),
         RulesCommand::Schema => say(SCHEMA.trim_end()),
     }
 }
@@ -313,6 +335,55 @@ fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure>
         std::iter::once(format!("{id} {verdict}")).chain(steps).collect::<Vec<_>>().join("\n")
     };
     say(&told.iter().map(text).collect::<Vec<_>>().join("\n\n"))
+}
+
+/// Prints what could be imported, and tells of each rule what the daemon's own check says.
+fn import(from: From, files: &[PathBuf]) -> Result<(), Failure> {
+    let format = match from {
+        From::EventBridge => import::Format::EventBridge,
+        From::CloudWatch => import::Format::CloudWatch,
+        From::Sigma => import::Format::Sigma,
+    };
+    let mut rules = Vec::new();
+    let mut refused = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        match import::import(format, &name, &input(path)?) {
+            Ok(imported) => {
+                for one in imported {
+                    let id = one.rule.get("id").and_then(Value::as_str).unwrap_or_default();
+                    for note in &one.notes {
+                        tell(&format!("note: {name} (rule {id:?}): {note}"));
+                    }
+                    rules.push(one.rule);
+                }
+            }
+            Err(errors) => refused.extend(errors.iter().map(|error| format!("error: {error}"))),
+        }
+    }
+    if !rules.is_empty() {
+        let text = import::print(&rules);
+        say(&text)?;
+        let Loaded { rules, warnings } = RuleSet::load(&text, &Surroundings::default());
+        for warning in &warnings {
+            tell(&format!("warning: {warning}"));
+        }
+        if let Err(wrong) = rules {
+            refused
+                .extend(wrong.errors.iter().map(|error| format!("error: what is printed would be refused: {error}")));
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    refused.iter().for_each(|error| tell(error));
+    Err(Failure::Told(78))
+}
+
+/// A line for people, beside the output.
+fn tell(line: &str) {
+    // Nobody is left to be told that standard error is gone.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn input(path: &Path) -> Result<String, Failure> {

@@ -6,6 +6,7 @@ mod explain;
 mod fields;
 mod file;
 mod hash;
+pub mod import;
 mod index;
 mod lint;
 mod matcher;

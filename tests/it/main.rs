@@ -20,6 +20,7 @@ mod faults;
 #[cfg(feature = "emulator")]
 mod process;
 mod rules_cli;
+mod shared_data;
 mod shared_rules;
 mod sim;
 mod wire;
