@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::health::{Health, Report};
 use crate::metrics::{Metrics, REVISION};
 use crate::reload::RuleSource;
-use crate::rules::RuleInfo;
+use crate::rules::{Diagnostic, RuleInfo};
 
 /// What a client may cost.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +189,8 @@ struct RulesPage {
     loaded_at: Option<String>,
     /// Why the last reload was refused, if it was.
     error: Option<String>,
+    /// What is probably not meant in the rules in force.
+    warnings: Vec<Diagnostic>,
     rules: Vec<RuleInfo>,
 }
 
@@ -199,6 +201,7 @@ async fn rules(State(state): State<AdminState>) -> Json<RulesPage> {
         path: status.path.display().to_string(),
         loaded_at: status.loaded_at.format(&Rfc3339).ok(),
         error: status.error,
+        warnings: status.warnings,
         rules: current.rules().iter().map(|rule| RuleInfo::clone(rule)).collect(),
     })
 }

@@ -24,6 +24,8 @@ const SURVEY: Duration = Duration::from_secs(15);
 /// How soon failing dependencies are checked; while they go on failing, less and less often, down to [`CHECK_LONGEST`].
 const CHECK: Duration = Duration::from_secs(5);
 const CHECK_LONGEST: Duration = Duration::from_secs(30);
+/// How often it is looked whether exceptions ended.
+const EXCEPTIONS: Duration = Duration::from_secs(60);
 /// Used where the queue says zero, which nobody could work with.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     );
     context.env.tasks.spawn(survey(context.clone()));
     context.env.tasks.spawn(check_failing(context.clone()));
+    context.env.tasks.spawn(watch_exceptions(context.clone()));
 
     let slots = Slots::new(context.config.pipeline.concurrency);
     let (deleter, all_deleted) = Deleter::start(&context);
@@ -182,6 +185,14 @@ async fn survey(context: Context) {
             }
         }
         sleep(SURVEY).await;
+    }
+}
+
+/// Exceptions end while the process runs.
+async fn watch_exceptions(context: Context) {
+    loop {
+        context.rules.tell_expired(context.env.clock.now());
+        sleep(EXCEPTIONS).await;
     }
 }
 

@@ -3,7 +3,8 @@
 //! For each batch of detected events:
 //!
 //! 1. *Record*: store each event and claim its unsettled rules. An event may turn out to be settled (an earlier alert
-//!    covers it) or held by somebody else: another process, or another message of this one ([`InWork`]).
+//!    covers it, or it is only recorded) or held by somebody else: another process, or another message of this one
+//!    ([`InWork`]).
 //! 2. *Publish* what was claimed, in as few calls as possible, and *mark* each alert that was accepted.
 //! 3. Only then, holding no claim, wait for what others hold: until they settled it, or their token stood still for
 //!    the length of their claim, which is then taken over with exactly its alert.
@@ -40,8 +41,8 @@ const STORE_CALLS: usize = 8;
 /// SNS takes at most this many alerts in one call.
 const PUBLISH_BATCH: usize = 10;
 
-/// Proof that everything a message names was stored, and alerted or covered by an earlier alert. Only this module can
-/// make one, and deleting the message uses it up.
+/// Proof that everything a message names was stored, and all of it that alerts was alerted or is covered by an earlier
+/// alert. Only this module can make one, and deleting the message uses it up.
 #[derive(Debug)]
 pub struct Delivered {
     message_id: String,
@@ -113,7 +114,7 @@ impl Delivery {
         Ok(Delivered { message_id: self.message_id, receipt: self.receipt })
     }
 
-    /// Settles these events: returns when each is alerted or covered, or refused for good, which the delivery
+    /// Settles these events: returns when each is alerted, covered or recorded, or refused for good, which the delivery
     /// remembers. The same event may be among them several times.
     ///
     /// # Errors
@@ -379,7 +380,8 @@ impl Batch<'_> {
         let (mut untold, mut interruption) = (Vec::new(), None);
         for outcome in outcomes {
             match outcome {
-                Ok(pending) if pending.item.rules.is_subset(&pending.told) => {}
+                // What is only recorded was settled with the claim.
+                Ok(pending) if pending.item.alerting().is_subset(&pending.told) => {}
                 Ok(pending) => untold.push(pending),
                 Err(GaveUp::Refused(error)) => self.refuse(&error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
@@ -431,7 +433,8 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
     .await?;
     Ok(match recorded {
         Recorded::Settled => {
-            if pending.told.is_empty() {
+            // No alert covers an event that is only recorded.
+            if pending.told.is_empty() && !pending.item.alerting().is_empty() {
                 context.metrics.duplicates_suppressed.inc();
             }
             Next::Settled

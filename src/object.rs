@@ -15,6 +15,7 @@ use crate::deliver::Delivery;
 use crate::env::Compute;
 use crate::health::Dependency;
 use crate::lease::Lease;
+use crate::metrics::Metrics;
 use crate::notification::{InlineRecord, ObjectRef};
 use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
 use crate::retry::{Backoff, Interruption, Until, call_for_message, sleep};
@@ -166,6 +167,7 @@ impl Reader<'_> {
                 found.push(Detection { index: 0, raw: record.raw.clone(), rules });
             }
         }
+        count_suppressed(&mut matcher, &self.context.metrics);
         self.deliver(found, None, None, delivery).await?;
         Ok(Exhausted(()))
     }
@@ -199,6 +201,14 @@ impl Reader<'_> {
         }
         drop(detections);
         delivery.deliver(self.context, self.lease, self.rules, events).await
+    }
+}
+
+/// Counts what exceptions withheld since the last call.
+fn count_suppressed(matcher: &mut Matcher, metrics: &Metrics) {
+    for withheld in matcher.take_suppressed() {
+        let labels = [withheld.rule.id.as_str(), &withheld.exception.to_string()];
+        metrics.suppressed.with_label_values(&labels).inc_by(withheld.count);
     }
 }
 
@@ -274,7 +284,8 @@ impl<'a> Reading<'a> {
     async fn run(&mut self, delivery: &mut Delivery) -> Result<Exhausted, Stumble> {
         let result = self.read(delivery).await;
         // What was found before an error is delivered; figures count for what was read.
-        if let Some(machine) = &self.machine {
+        if let Some(machine) = &mut self.machine {
+            count_suppressed(&mut machine.matcher, &self.reader.context.metrics);
             let progress = machine.decoder.progress();
             let metrics = &self.reader.context.metrics;
             metrics.decompressed_bytes.inc_by(progress.decompressed_bytes);

@@ -207,7 +207,8 @@ pub trait AlertPublisher: Send + Sync + 'static {
 /// Where detected events are kept, and where it is decided who alerts for them.
 #[async_trait]
 pub trait AlertStore: Send + Sync + 'static {
-    /// Makes sure that the event is stored and tries to win the right to alert for its unsettled rules.
+    /// Makes sure that the event is stored, with its rules that are only recorded as settled, and tries to win the right
+    /// to alert for its unsettled rules. One that is held by somebody else may be stored without the caller's rules.
     ///
     /// `token` is fresh for each attempt; repeating the call with the same token after a lost answer gives the same
     /// result. `expired` is a token that the caller saw unchanged for the whole length of its claim, on its own

@@ -14,6 +14,10 @@ use crate::rules::Severity;
 
 const SCHEMA: &str = "trailhound.alert/1";
 
+/// Techniques told of one rule; `T1098.001` is long for one.
+const MAX_TECHNIQUES: usize = 20;
+const MAX_TECHNIQUE: usize = 16;
+
 /// S3's limit for a key, in bytes; a longer one was never an object's.
 pub(super) const MAX_KEY: usize = 1024;
 
@@ -46,7 +50,10 @@ struct Document<'a> {
 struct Rule {
     id: String,
     severity: Severity,
+    title: Option<String>,
     description: Option<String>,
+    attack: Vec<String>,
+    runbook: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -74,12 +81,20 @@ pub(super) fn document(
         .map(|rule| Rule {
             id: shown(rule.id, MAX_RULE_ID),
             severity: rule.severity,
-            description: rule.description.map(|text| shown(text, detail.description)),
+            title: rule.title().map(|text| shown(text, detail.text)),
+            description: rule.description().map(|text| shown(text, detail.text)),
+            attack: rule.attack().iter().take(MAX_TECHNIQUES).map(|text| shown(text, MAX_TECHNIQUE)).collect(),
+            runbook: rule.runbook().map(|text| shown(text, detail.text)),
         })
         .collect();
-    let truncated = record.is_none()
-        || told.len() < rules.len()
-        || rules.iter().filter_map(|rule| rule.description).any(|text| text.chars().nth(detail.description).is_some());
+    let is_cut = |rule: &ToldRule<'_>| {
+        let is_longer = |text: &str, limit: usize| text.chars().nth(limit).is_some();
+        let texts = [rule.title(), rule.description(), rule.runbook()];
+        texts.into_iter().flatten().any(|text| is_longer(text, detail.text))
+            || rule.attack().len() > MAX_TECHNIQUES
+            || rule.attack().iter().any(|text| is_longer(text, MAX_TECHNIQUE))
+    };
+    let truncated = record.is_none() || told.len() < rules.len() || rules.iter().any(is_cut);
     let document = Document {
         schema: SCHEMA,
         alert_id: &alert.alert_id,

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, StoredItem, shown};
 use crate::cloudtrail::{event_time, json};
-use crate::rules;
+use crate::rules::Mode;
 
 /// DynamoDB takes at most 400 KB in one item, names included.
 const ITEM_LIMIT: usize = 400 * 1024;
@@ -126,11 +126,12 @@ fn outcome(raw: &[u8], code: Option<&str>, message: Option<&str>) -> Outcome {
 
 /// See [`super::stored_item`].
 pub(super) fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredItem {
+    let shadow = event.rules.iter().filter(|rule| rule.mode == Mode::Shadow);
     StoredItem {
         key: event.key.clone(),
         facts: event.facts.clone(),
-        rules: rules::ids(&event.rules),
-        severity: rules::highest(&event.rules),
+        rules: event.rules.iter().map(|rule| (rule.id.clone(), rule.severity)).collect(),
+        recorded_only: shadow.map(|rule| rule.id.clone()).collect(),
         event: stored_event(&event.record, ITEM_LIMIT.saturating_sub(ITEM_HEADROOM + size_without_record(event))),
         source: event.source.clone(),
         rule_set_hash: event.rule_set_hash.clone(),
@@ -355,6 +356,19 @@ mod tests {
         assert_eq!(text.len(), 1024 * 1024 + r#"{"eventID":"1","big":""}"#.len());
 
         assert_eq!(item(noise(1024 * 1024)).event, StoredEvent::Omitted);
+    }
+
+    #[test]
+    fn an_item_knows_which_of_its_rules_are_only_recorded() {
+        let rule = |id, severity, mode| Arc::new(RuleInfo { mode, ..RuleInfo::new(id, severity, "") });
+        let mut event = detected(r#"{"eventID":"1"}"#.to_owned(), 0);
+        event.rules =
+            vec![rule("on-trial", Severity::Critical, Mode::Shadow), rule("alerting", Severity::Low, Mode::Alert)];
+        let item = stored_item(&event, time::Duration::days(1));
+        assert_eq!(item.rules.keys().collect::<Vec<_>>(), ["alerting", "on-trial"]);
+        assert_eq!(item.recorded_only, ["on-trial".to_owned()].into());
+        assert_eq!(item.alerting(), ["alerting".to_owned()].into());
+        assert_eq!(item.severity(), Severity::Critical, "of all rules that matched");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod event;
 mod render;
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -102,14 +102,29 @@ pub struct DetectedEvent {
 pub struct StoredItem {
     pub key: EventKey,
     pub facts: Facts,
-    /// Ids; never empty.
-    pub rules: BTreeSet<String>,
-    pub severity: Severity,
+    /// What matched; never empty.
+    pub rules: BTreeMap<String, Severity>,
+    /// Those of them that are never alerted: of mode `shadow`.
+    pub recorded_only: BTreeSet<String>,
     pub event: StoredEvent,
     pub source: Source,
     pub rule_set_hash: String,
     pub detected_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
+}
+
+impl StoredItem {
+    /// The highest of all rules that matched.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.rules.values().max().copied().unwrap_or(Severity::Low)
+    }
+
+    /// The rules that ask for an alert.
+    #[must_use]
+    pub fn alerting(&self) -> BTreeSet<String> {
+        self.rules.keys().filter(|rule| !self.recorded_only.contains(*rule)).cloned().collect()
+    }
 }
 
 /// An alert, rendered.

@@ -8,7 +8,7 @@ use super::text::{ascii, inert, shown};
 use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT};
 use crate::claim::ClaimedAlert;
 use crate::cloudtrail::json;
-use crate::rules::{RuleSet, Severity};
+use crate::rules::{RuleInfo, RuleSet, Severity};
 
 /// What SNS may count beyond what we do.
 const HEADROOM: usize = 2048;
@@ -28,23 +28,41 @@ pub(super) struct Detail {
     pub(super) record: bool,
     /// At most so many rules.
     pub(super) rules: usize,
-    /// At most so many characters of a rule's description.
-    pub(super) description: usize,
+    /// At most so many characters of a rule's title, description and runbook, each.
+    pub(super) text: usize,
 }
 
 /// From the whole to what always fits; the record goes first.
 const DETAILS: [Detail; 4] = [
-    Detail { record: true, rules: usize::MAX, description: 2048 },
-    Detail { record: false, rules: usize::MAX, description: 2048 },
-    Detail { record: false, rules: 500, description: 64 },
-    Detail { record: false, rules: 10, description: 64 },
+    Detail { record: true, rules: usize::MAX, text: 2048 },
+    Detail { record: false, rules: usize::MAX, text: 2048 },
+    Detail { record: false, rules: 500, text: 64 },
+    Detail { record: false, rules: 10, text: 64 },
 ];
 
 /// A rule of the alert: its id, and what is still known of it.
 pub(super) struct ToldRule<'a> {
     pub(super) id: &'a str,
     pub(super) severity: Severity,
-    pub(super) description: Option<&'a str>,
+    known: Option<&'a RuleInfo>,
+}
+
+impl<'a> ToldRule<'a> {
+    pub(super) fn title(&self) -> Option<&'a str> {
+        self.known?.title.as_deref()
+    }
+
+    pub(super) fn description(&self) -> Option<&'a str> {
+        self.known.map(|rule| rule.description.as_str())
+    }
+
+    pub(super) fn attack(&self) -> &'a [String] {
+        self.known.map_or(&[], |rule| &rule.attack)
+    }
+
+    pub(super) fn runbook(&self) -> Option<&'a str> {
+        self.known?.runbook.as_deref()
+    }
 }
 
 /// See [`super::render`].
@@ -87,7 +105,7 @@ fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a 
             ToldRule {
                 id,
                 severity: known.map_or(alert.severity, |rule| rule.severity),
-                description: known.map(|rule| rule.description.as_str()),
+                known: known.map(|rule| &**rule),
             }
         })
         .collect();
@@ -202,9 +220,12 @@ fn email(
 
     text.line("Why:");
     for rule in rules.iter().take(MAX_NAMED_RULES) {
-        let description = rule.description.unwrap_or("not in the rules in force");
+        let description = rule.description().unwrap_or("not in the rules in force");
         let id = shown(rule.id, MAX_RULE_ID);
         text.line(&format!("- {} {id}: {}", rule.severity, shown(description, 256)));
+        if let Some(runbook) = rule.runbook() {
+            text.line(&format!("  Runbook: {}", shown(runbook, 256)));
+        }
     }
     if let Some(more) = rules.len().checked_sub(MAX_NAMED_RULES).filter(|more| *more > 0) {
         text.line(&format!("- and {more} more"));
@@ -284,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::alert::{Source, SourceObject, alert_id, detected_event};
-    use crate::rules::{Detection, RuleInfo};
+    use crate::rules::{Detection, Mode};
 
     fn rule(id: &str, severity: Severity, description: &str) -> Arc<RuleInfo> {
         Arc::new(RuleInfo::new(id, severity, description))
@@ -309,7 +330,8 @@ mod tests {
     }
 
     fn rendered(event: &DetectedEvent) -> Outbound {
-        let alert = claimed(event, crate::rules::ids(&event.rules));
+        let item = crate::alert::stored_item(event, time::Duration::days(1));
+        let alert = claimed(event, item.alerting());
         render(event, &alert, &RuleSet::default())
     }
 
@@ -345,7 +367,7 @@ mod tests {
         let document = document_of(outbound);
         assert_eq!(document["schema"], "trailhound.alert/1");
         assert!(document["event"].is_object() || document["event"].is_null());
-        assert!(part(outbound, "email").lines().count() <= 18 + MAX_NAMED_RULES + 1);
+        assert!(part(outbound, "email").lines().count() <= 18 + 2 * MAX_NAMED_RULES + 1);
         for (name, value) in &outbound.attributes {
             assert!(!value.string_value().is_empty(), "{name}");
         }
@@ -408,7 +430,7 @@ mod tests {
         region = us-east-1 (String)
         group = 111122223333
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","rules":[{"id":"iam-access-key","severity":"HIGH","description":"An access key was created"},{"id":"iam-change","severity":"MEDIUM","description":"IAM was changed"}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"awsRegion":"us-east-1","eventCategory":"Management","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","eventName":"CreateAccessKey","eventSource":"iam.amazonaws.com","eventTime":"2024-05-01T12:00:00Z","eventType":"AwsApiCall","eventVersion":"1.09","managementEvent":true,"readOnly":false,"recipientAccountId":"111122223333","requestID":"0a1b2c3d-1111-2222-3333-444455556666","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"accessKeyId":"AKIAIOSFODNN7EXAMPLE","createDate":"May 1, 2024, 12:00:00 PM","status":"Active","userName":"bob"}},"sourceIPAddress":"203.0.113.7","tlsDetails":{"cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com","tlsVersion":"TLSv1.3"},"userAgent":"aws-cli/2.15.30 Python/3.11.8","userIdentity":{"accessKeyId":"ASIAIOSFODNN7EXAMPLE","accountId":"111122223333","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","principalId":"AROAEXAMPLEEXAMPLE002:alice","sessionContext":{"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"},"sessionIssuer":{"accountId":"111122223333","arn":"arn:aws:iam::111122223333:role/Admin","principalId":"AROAEXAMPLEEXAMPLE002","type":"Role","userName":"Admin"}},"type":"AssumedRole"}},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","rules":[{"id":"iam-access-key","severity":"HIGH","title":null,"description":"An access key was created","attack":[],"runbook":null},{"id":"iam-change","severity":"MEDIUM","title":null,"description":"IAM was changed","attack":[],"runbook":null}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"awsRegion":"us-east-1","eventCategory":"Management","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","eventName":"CreateAccessKey","eventSource":"iam.amazonaws.com","eventTime":"2024-05-01T12:00:00Z","eventType":"AwsApiCall","eventVersion":"1.09","managementEvent":true,"readOnly":false,"recipientAccountId":"111122223333","requestID":"0a1b2c3d-1111-2222-3333-444455556666","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"accessKeyId":"AKIAIOSFODNN7EXAMPLE","createDate":"May 1, 2024, 12:00:00 PM","status":"Active","userName":"bob"}},"sourceIPAddress":"203.0.113.7","tlsDetails":{"cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com","tlsVersion":"TLSv1.3"},"userAgent":"aws-cli/2.15.30 Python/3.11.8","userIdentity":{"accessKeyId":"ASIAIOSFODNN7EXAMPLE","accountId":"111122223333","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","principalId":"AROAEXAMPLEEXAMPLE002:alice","sessionContext":{"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"},"sessionIssuer":{"accountId":"111122223333","arn":"arn:aws:iam::111122223333:role/Admin","principalId":"AROAEXAMPLEEXAMPLE002","type":"Role","userName":"Admin"}},"type":"AssumedRole"}},"truncated":false}"#);
     }
 
     #[test]
@@ -625,7 +647,7 @@ mod tests {
         rule_ids = ["example-rule"] (String.Array)
         group = unknown
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","rules":[{"id":"example-rule","severity":"LOW","description":"Anything"}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
     }
 
     #[test]
@@ -709,7 +731,13 @@ mod tests {
                 "sourceIPAddress": long, "userAgent": long, "errorCode": long, "errorMessage": long,
             });
             let (id, description) = (character.repeat(200), character.repeat(3000));
-            let rules = (0..500).map(|i| rule(&format!("{i:03}{id}"), Severity::Critical, &description)).collect();
+            let rule = |i| RuleInfo {
+                title: Some(description.clone()),
+                attack: vec![id.clone(); 50],
+                runbook: Some(description.clone()),
+                ..RuleInfo::new(format!("{i:03}{id}"), Severity::Critical, description.clone())
+            };
+            let rules = (0..200).map(|i| Arc::new(rule(i))).collect();
             let mut event = detected(record.to_string(), rules);
             for key in [character.repeat(1024 / character.len()), long.clone()] {
                 event.source.object =
@@ -746,13 +774,77 @@ mod tests {
         assert_eq!(
             document_of(&outbound)["rules"],
             json!([
-                { "id": "b-high", "severity": "HIGH", "description": "High" },
-                { "id": "gone", "severity": "MEDIUM", "description": null },
-                { "id": "a-low", "severity": "LOW", "description": "Low" },
+                { "id": "b-high", "severity": "HIGH", "title": null, "description": "High", "attack": [], "runbook": null },
+                { "id": "gone", "severity": "MEDIUM", "title": null, "description": null, "attack": [], "runbook": null },
+                { "id": "a-low", "severity": "LOW", "title": null, "description": "Low", "attack": [], "runbook": null },
             ])
         );
         assert_eq!(document_of(&outbound)["severity"], "HIGH");
         assert_eq!(outbound.alert_id, claim.alert_id);
+    }
+
+    #[test]
+    fn a_rule_in_shadow_has_no_say_in_the_alert() {
+        let on_trial = RuleInfo { mode: Mode::Shadow, ..RuleInfo::new("on-trial", Severity::Critical, "On trial") };
+        let event = detected(r#"{"eventID":"1"}"#, vec![Arc::new(on_trial), rule("a-low", Severity::Low, "Low")]);
+        let outbound = rendered(&event);
+        check(&outbound);
+        assert!(outbound.subject.starts_with("[LOW] "), "{}", outbound.subject);
+        assert_eq!(document_of(&outbound)["severity"], "LOW");
+        assert!(!outbound.message.contains("on-trial"), "{}", outbound.message);
+        let values: Vec<_> = outbound.attributes.iter().map(|(_, value)| value.string_value()).collect();
+        assert_eq!(values, ["LOW", r#"["a-low"]"#]);
+    }
+
+    #[test]
+    fn a_rule_tells_its_title_techniques_and_runbook_bounded_and_visible() {
+        let of = |title: &str, technique: &str, runbook: &str| RuleInfo {
+            title: Some(title.to_owned()),
+            attack: vec![technique.to_owned(), "T1078.004".to_owned()],
+            runbook: Some(runbook.to_owned()),
+            ..RuleInfo::new("iam-access-key", Severity::High, "An access key was created")
+        };
+        let event = |rule| detected(r#"{"eventID":"1"}"#, vec![Arc::new(rule)]);
+        let outbound = rendered(&event(of("Key created", "T1098.001", "https://wiki.example.com/iam-access-key")));
+        check(&outbound);
+        assert_eq!(
+            document_of(&outbound)["rules"][0],
+            json!({
+                "id": "iam-access-key", "severity": "HIGH", "title": "Key created",
+                "description": "An access key was created", "attack": ["T1098.001", "T1078.004"],
+                "runbook": "https://wiki.example.com/iam-access-key",
+            })
+        );
+        assert_eq!(document_of(&outbound)["truncated"], false);
+        let email = part(&outbound, "email");
+        assert!(
+            email.contains(
+                "- HIGH iam-access-key: An access key was created\n  \
+                 Runbook: https://wiki.example.com/iam-access-key\n\n"
+            ),
+            "{email}"
+        );
+
+        let outbound = rendered(&event(of("a\u{202e}b", "T1\n", "x\ny")));
+        check(&outbound);
+        let rule = document_of(&outbound)["rules"][0].clone();
+        assert_eq!((&rule["title"], &rule["attack"][0]), (&json!("a\\u{202e}b"), &json!("T1\\n")));
+        assert_eq!(rule["runbook"], "x\\ny");
+        assert!(part(&outbound, "email").contains("  Runbook: x\\ny\n"));
+
+        let long = "x".repeat(3000);
+        for rule in [of(&long, "T1", "r"), of("t", &long, "r"), of("t", "T1", &long)] {
+            let outbound = rendered(&event(rule));
+            check(&outbound);
+            assert_eq!(document_of(&outbound)["truncated"], true);
+            assert!(!outbound.message.contains(&long));
+        }
+        let many = RuleInfo { attack: vec!["T1".to_owned(); 21], ..of("t", "T1", "r") };
+        let document = document_of(&rendered(&event(many)));
+        assert_eq!(
+            (document["rules"][0]["attack"].as_array().unwrap().len(), &document["truncated"]),
+            (20, &json!(true))
+        );
     }
 
     #[test]

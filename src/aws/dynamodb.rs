@@ -21,7 +21,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Meter;
 use super::errors::{self, Operation};
 use crate::alert::{EventKey, Source, StoredEvent, StoredItem};
-use crate::claim::{Attempt, Claim, ClaimToken, Decision, ItemState, Mark, Recorded, decide};
+use crate::claim::{Attempt, Change, Claim, ClaimToken, Decision, ItemState, Mark, Recorded, decide};
 use crate::ports::{AlertStore, ErrorClass, Fault, PortError};
 
 const PUT: Operation = Operation {
@@ -75,8 +75,8 @@ impl DynamoDb {
         format!("table {}", self.table)
     }
 
-    async fn put_new(&self, item: &StoredItem, claim: &Claim) -> Result<Written, PortError> {
-        let item = attributes(item, claim)?;
+    async fn put_new(&self, item: &StoredItem, change: &Change) -> Result<Written, PortError> {
+        let item = attributes(item, change)?;
         self.meter
             .call(PUT.name, async {
                 let sent = self
@@ -103,27 +103,29 @@ impl DynamoDb {
             .await
     }
 
-    /// Writes a claim, if `Claim` and `SettledRules` are as they were seen. `Rules` changes only together with `Claim`.
-    async fn write_claim(
-        &self,
-        key: &EventKey,
-        claim: &Claim,
-        rules: &BTreeSet<String>,
-        seen: &Seen,
-    ) -> Result<Written, PortError> {
+    /// Writes to an item, if its `Claim` and `SettledRules` are as they were seen. `Rules` never changes without one of
+    /// them.
+    async fn write_change(&self, key: &EventKey, change: &Change, seen: &Seen) -> Result<Written, PortError> {
+        let mut update = "ADD #rules :rules".to_owned();
         let mut condition = "attribute_exists(#id)".to_owned();
         let mut request = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key_of(key)))
-            .update_expression("SET #claim = :claim ADD #rules :rules")
             .expression_attribute_names("#id", "EventId")
             .expression_attribute_names("#claim", "Claim")
             .expression_attribute_names("#rules", "Rules")
             .expression_attribute_names("#settled", "SettledRules")
-            .expression_attribute_values(":claim", claim_text(claim)?)
-            .expression_attribute_values(":rules", set(rules));
+            .expression_attribute_values(":rules", set(&change.rules));
+        if !change.settled.is_empty() {
+            update.push_str(", #settled :recorded");
+            request = request.expression_attribute_values(":recorded", set(&change.settled));
+        }
+        if let Some(claim) = &change.claim {
+            update.insert_str(0, "SET #claim = :claim ");
+            request = request.expression_attribute_values(":claim", claim_text(claim)?);
+        }
         if let Some(text) = &seen.claim {
             condition.push_str(" AND #claim = :seen");
             request = request.expression_attribute_values(":seen", AttributeValue::S(text.clone()));
@@ -141,6 +143,7 @@ impl DynamoDb {
         self.meter
             .call(UPDATE.name, async {
                 let sent = request
+                    .update_expression(update)
                     .condition_expression(condition)
                     .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                     .send()
@@ -207,14 +210,7 @@ impl AlertStore for DynamoDb {
         length: Duration,
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError> {
-        let attempt = Attempt {
-            event_id: &item.key.event_id,
-            rules: &item.rules,
-            severity: item.severity,
-            token,
-            length,
-            expired,
-        };
+        let attempt = Attempt { item, token, length, expired };
         let metrics = &self.meter.0;
         let mut conflicted = false;
         let mut shown = None;
@@ -224,20 +220,8 @@ impl AlertStore for DynamoDb {
                 None if conflicted => self.read(&item.key).await?,
                 None => None,
             };
-            // Not there yet, or expired between the conflict and the read.
-            let Some(seen) = there else {
-                let claim = attempt.claim_on(item.rules.clone());
-                match self.put_new(item, &claim).await? {
-                    Written::Done => {
-                        metrics.store_writes.inc();
-                        return Ok(Recorded::Claimed(claim));
-                    }
-                    Written::Conflict(now) => shown = now,
-                }
-                conflicted = true;
-                continue;
-            };
-            match decide(&seen.state, attempt) {
+            let change = match decide(there.as_ref().map(|seen| &seen.state), attempt) {
+                Decision::Write(change) => change,
                 Decision::Answer(answer) => {
                     // A held event is asked for again, and one's own claim is an answer that was lost.
                     if answer == Recorded::Settled {
@@ -245,17 +229,29 @@ impl AlertStore for DynamoDb {
                     }
                     return Ok(answer);
                 }
-                Decision::Write { claim, rules } => match self.write_claim(&item.key, &claim, &rules, &seen).await? {
-                    Written::Done => {
-                        metrics.store_conflicts.inc();
-                        if expired.is_some() && seen.state.claim.as_ref().map(|claim| &claim.token) == expired {
-                            metrics.claims_taken_over.inc();
+            };
+            let written = match &there {
+                // Not there yet, or expired between the conflict and the read.
+                None => self.put_new(item, &change).await?,
+                Some(seen) => self.write_change(&item.key, &change, seen).await?,
+            };
+            match written {
+                Written::Conflict(now) => shown = now,
+                Written::Done => {
+                    match there {
+                        None => metrics.store_writes.inc(),
+                        Some(seen) => {
+                            metrics.store_conflicts.inc();
+                            let before = seen.state.claim.map(|claim| claim.alert);
+                            if before.is_some() && before.as_ref() == change.claim.as_ref().map(|claim| &claim.alert) {
+                                metrics.claims_taken_over.inc();
+                            }
                         }
-                        return Ok(Recorded::Claimed(claim));
                     }
-                    Written::Conflict(now) => shown = now,
-                },
+                    return Ok(change.answer());
+                }
             }
+            conflicted = true;
         }
         let detail = format!("{MAX_ROUNDS} others wrote to the item of event {} in between", item.key.event_id);
         Err(errors::unavailable(&UPDATE, &detail, None))
@@ -402,14 +398,19 @@ fn seen(item: &Item) -> Seen {
 }
 
 /// The attributes of a new item; absent where there is nothing to say.
-fn attributes(item: &StoredItem, claim: &Claim) -> Result<Item, PortError> {
+fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
     let facts = &item.facts;
     let mut all = key_of(&item.key);
     let mut put = |name: &str, value: AttributeValue| {
         all.insert(name.to_owned(), value);
     };
-    put("Rules", set(&item.rules));
-    put("Claim", claim_text(claim)?);
+    put("Rules", set(&change.rules));
+    if !change.settled.is_empty() {
+        put("SettledRules", set(&change.settled));
+    }
+    if let Some(claim) = &change.claim {
+        put("Claim", claim_text(claim)?);
+    }
     put("Source", source(&item.source));
     put("ExpiresAt", AttributeValue::N(item.expires_at.unix_timestamp().to_string()));
     match &item.event {
@@ -418,7 +419,7 @@ fn attributes(item: &StoredItem, claim: &Claim) -> Result<Item, PortError> {
         StoredEvent::Omitted => {}
     }
     let texts = [
-        ("Severity", Some(item.severity.as_str())),
+        ("Severity", Some(item.severity().as_str())),
         ("RuleSetHash", Some(item.rule_set_hash.as_str())),
         ("DetectedAt", Some(&*rfc3339(item.detected_at)?)),
         ("Day", Some(&*day(&item.key))),

@@ -1,6 +1,7 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
 mod healthcheck;
+mod rules;
 mod run;
 mod settings;
 
@@ -38,6 +39,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Check, test, explain and import rules
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     /// Ask a running daemon whether it works; fails until it was ready once
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
@@ -65,6 +69,11 @@ enum Failure {
     #[error(transparent)]
     Rules(#[from] LoadError),
     #[error("{0}")]
+    Tests(String),
+    /// The output says it already.
+    #[error("failed")]
+    Told(u8),
+    #[error("{0}")]
     Other(String),
 }
 
@@ -77,7 +86,8 @@ impl Failure {
     /// As `sysexits.h` numbers them, where it has a fitting one.
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rules(_) => 78,
+            Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
+            Self::Told(code) => *code,
             Self::Other(_) => 1,
         }
     }
@@ -96,6 +106,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run) {
         Command::Run => run::run(file),
         Command::Config { format } => settings::print(file, format),
+        Command::Rules(command) => rules::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         #[cfg(feature = "emulator")]
         Command::Demo(_) if file.is_some() => {
@@ -164,6 +175,9 @@ fn say(text: &str) -> Result<(), Failure> {
 }
 
 fn complain(failure: &Failure) {
+    if matches!(failure, Failure::Told(_)) {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "{failure}");
 }
 

@@ -54,8 +54,8 @@ async fn daemon(
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?);
     let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
 
-    let (path, counted) = (config.rules.path.clone(), Arc::clone(&metrics));
-    let loading = tokio::task::spawn_blocking(move || RuleSource::load(path, clock.now(), counted));
+    let (path, lists, counted) = (config.rules.path.clone(), config.rule_lists(), Arc::clone(&metrics));
+    let loading = tokio::task::spawn_blocking(move || RuleSource::load(path, lists, clock.now(), counted));
     let rules = tokio::select! {
         biased;
         // Nothing is held yet. The file may be one that never ends, such as a pipe.

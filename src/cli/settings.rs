@@ -74,6 +74,8 @@ mod tests {
         pipeline.concurrency = 10  # default
         pipeline.decoders = 2  # trailhound.toml:5
         rules.path = "monitored_events.json"  # default
+        rules.own_trails = []  # default
+        rules.own_services = []  # default
         alerting.topic_arn = "arn:aws:sns:eu-west-1:111122223333:trailhound-alerts.fifo"  # environment variable SNS_TOPIC_ARN
         store.table = "trailhound-events"  # environment variable DYNAMODB_TABLE
         store.retention_days = 90  # default

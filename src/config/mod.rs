@@ -6,6 +6,7 @@
 mod layers;
 mod parse;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cloudtrail::Limits;
+use crate::rules::NamedLists;
 use crate::telemetry;
 
 use layers::Layers;
@@ -68,6 +70,10 @@ pub struct PipelineConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesConfig {
     pub path: PathBuf,
+    /// Names or ARNs of the trails that feed the queue.
+    pub own_trails: Vec<String>,
+    /// Names or ARNs of the ECS services that run this daemon.
+    pub own_services: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +190,8 @@ impl Config {
         let concurrency = from.required("pipeline.concurrency", |raw| raw.integer(1..=1_000));
         let decoders = from.required("pipeline.decoders", |raw| raw.integer(0..=256));
         let path = from.required("rules.path", Raw::path);
+        let own_trails = from.required("rules.own_trails", Raw::list);
+        let own_services = from.required("rules.own_services", Raw::list);
         let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
         let table = from.required("store.table", |raw| parse::table_name(raw.text()?));
         let retention_days = from.required("store.retention_days", |raw| raw.integer(1..=36_500));
@@ -222,7 +230,7 @@ impl Config {
                     concurrency: concurrency?,
                     decoders: decoders.map(|given| if given == 0 { cores } else { given })?,
                 },
-                rules: RulesConfig { path: path? },
+                rules: RulesConfig { path: path?, own_trails: own_trails?, own_services: own_services? },
                 alerting: AlertingConfig { topic_arn: topic_arn? },
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
@@ -253,6 +261,51 @@ impl Config {
         }
     }
 
+    /// What the tools for rules need, from a configuration that may lack the rest.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file or with the keys that are read here.
+    pub fn for_rules(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(PathBuf, NamedLists), ConfigErrors> {
+        let mut from = Checker(Layers::read(file, env));
+        from.0.errors.retain(|error| error.key.is_none() && matches!(error.origin, Origin::File { .. }));
+        let path = from.required("rules.path", Raw::path);
+        let text = |from: &mut Checker, key: &'static str| from.optional(key, |raw| Ok(raw.text()?.to_owned()));
+        let list = |from: &mut Checker, key: &'static str| from.optional(key, Raw::list).unwrap_or_default();
+        let pipeline = Pipeline {
+            queue_url: text(&mut from, "queue.url"),
+            topic_arn: text(&mut from, "alerting.topic_arn"),
+            table: text(&mut from, "store.table"),
+            buckets: list(&mut from, "source.allowed_buckets"),
+            trails: list(&mut from, "rules.own_trails"),
+            services: list(&mut from, "rules.own_services"),
+        };
+        match path {
+            // What is not set here is perhaps set where the daemon runs: nothing is said about an empty list.
+            Some(path) if from.0.complete && from.0.errors.is_empty() => {
+                Ok((path, pipeline.lists().into_iter().filter(|(_, values)| !values.is_empty()).collect()))
+            }
+            _ => Err(ConfigErrors(from.0.errors)),
+        }
+    }
+
+    /// The parts of this very pipeline, as conditions for the built-in lists of the rules.
+    #[must_use]
+    pub fn rule_lists(&self) -> NamedLists {
+        Pipeline {
+            queue_url: Some(self.queue.url.clone()),
+            topic_arn: Some(self.alerting.topic_arn.clone()),
+            table: Some(self.store.table.clone()),
+            buckets: self.source.allowed_buckets.clone(),
+            trails: self.rules.own_trails.clone(),
+            services: self.rules.own_services.clone(),
+        }
+        .lists()
+    }
+
     /// Every key with its value, as it could stand in a file.
     #[must_use]
     pub fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
@@ -272,6 +325,8 @@ impl Config {
             ("pipeline.concurrency", json!(pipeline.concurrency)),
             ("pipeline.decoders", json!(pipeline.decoders)),
             ("rules.path", json!(rules.path.to_string_lossy())),
+            ("rules.own_trails", json!(rules.own_trails)),
+            ("rules.own_services", json!(rules.own_services)),
             ("alerting.topic_arn", json!(alerting.topic_arn)),
             ("store.table", json!(store.table)),
             ("store.retention_days", json!(store.retention_days)),
@@ -281,6 +336,42 @@ impl Config {
             ("shutdown.deadline", json!(parse::show_duration(shutdown.deadline))),
             ("shutdown.stop_timeout", json!(parse::show_duration(shutdown.stop_timeout))),
         ]
+    }
+}
+
+/// What rules that guard the pipeline compare with.
+struct Pipeline {
+    queue_url: Option<String>,
+    topic_arn: Option<String>,
+    table: Option<String>,
+    buckets: Vec<String>,
+    trails: Vec<String>,
+    services: Vec<String>,
+}
+
+impl Pipeline {
+    /// Calls name a resource by its name or its ARN, whichever the caller chose.
+    fn lists(self) -> NamedLists {
+        let by_name_or_arn = |names: Vec<String>| {
+            let both = names.into_iter().flat_map(|name| match name.rsplit_once('/') {
+                Some((_, short)) if name.starts_with("arn:") => vec![json!(name), json!(short)],
+                _ => vec![json!(name), json!({ "suffix": format!("/{name}") })],
+            });
+            both.collect::<Vec<_>>()
+        };
+        let topics = self.topic_arn.into_iter();
+        BTreeMap::from([
+            ("trailhound.queues".to_owned(), self.queue_url.into_iter().map(|url| json!(url)).collect()),
+            (
+                "trailhound.topics".to_owned(),
+                // An ARN of a subscription goes on from that of its topic.
+                topics.flat_map(|arn| [json!(arn), json!({ "prefix": format!("{arn}:") })]).collect(),
+            ),
+            ("trailhound.tables".to_owned(), by_name_or_arn(self.table.into_iter().collect())),
+            ("trailhound.buckets".to_owned(), self.buckets.into_iter().map(|bucket| json!(bucket)).collect()),
+            ("trailhound.trails".to_owned(), by_name_or_arn(self.trails)),
+            ("trailhound.services".to_owned(), by_name_or_arn(self.services)),
+        ])
     }
 }
 

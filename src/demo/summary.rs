@@ -64,7 +64,7 @@ impl Summary<'_> {
         for alert in self.alerts {
             *alerted.entry(&alert.event_id).or_default() += 1;
         }
-        for event in expected.keys() {
+        for (event, _) in expected.iter().filter(|(_, wanted)| wanted.alert) {
             match alerted.remove(event.as_str()) {
                 Some(1) => {}
                 Some(times) => problems.push(format!("event {event} was alerted {times} times, not once")),
@@ -75,7 +75,7 @@ impl Summary<'_> {
         let settled = |item: &&Value| {
             let id = item.pointer("/EventId/S").and_then(Value::as_str).unwrap_or_default();
             let rules = item.pointer("/SettledRules/SS").and_then(Value::as_array).map_or(0, Vec::len);
-            expected.get(id).is_some_and(|expected| expected.len() == rules)
+            expected.get(id).is_some_and(|wanted| wanted.rules == rules)
         };
         let stored = self.items.iter().filter(settled).count();
         if stored != expected.len() || stored != self.items.len() {
@@ -121,14 +121,13 @@ fn told(values: &[(String, u64)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::json;
 
     use super::*;
+    use crate::demo::Wanted;
 
     fn expected() -> Expected {
-        ["a", "b"].map(|id| (id.to_owned(), BTreeSet::from(["root-usage".to_owned()]))).into()
+        ["a", "b"].map(|id| (id.to_owned(), Wanted { rules: 1, alert: true })).into()
     }
 
     fn alert(event_id: &str) -> Alert {
@@ -156,6 +155,16 @@ mod tests {
     fn the_right_outcome_has_no_problems() {
         let metrics = Metrics::new().unwrap();
         assert_eq!(outcome(&metrics, &[alert("b"), alert("a")]).problems(&expected()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_event_that_is_only_recorded_must_not_be_alerted() {
+        let metrics = Metrics::new().unwrap();
+        let expected =
+            Expected::from([("a", true), ("b", false)].map(|(id, alert)| (id.to_owned(), Wanted { rules: 1, alert })));
+        assert_eq!(outcome(&metrics, &[alert("a")]).problems(&expected), Vec::<String>::new());
+        let problems = outcome(&metrics, &[alert("a"), alert("b")]).problems(&expected);
+        assert_eq!(problems, ["event b must not be alerted"]);
     }
 
     #[test]

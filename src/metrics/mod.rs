@@ -86,6 +86,8 @@ metrics! {
         // Detections and alerts.
         /// Matches, by rule id and severity.
         pub matches: IntCounterVec["rule_id", "severity"] => "matches_total",
+        /// Records that an exception withheld, by rule id and the exception's position under `unless`, from 0.
+        pub suppressed: IntCounterVec["rule_id", "exception"] => "suppressed_total",
         /// Alerts that SNS accepted, by severity.
         pub alerts_published: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_published_total",
         /// Attempts to publish an alert that failed, by error class.
@@ -116,6 +118,10 @@ metrics! {
         pub rules_last_reload_success: IntGauge => "rules_last_reload_success",
         /// Unix time of the last successful load of the rules.
         pub rules_last_reload_timestamp: Gauge => "rules_last_reload_success_timestamp_seconds",
+        /// Warnings about the rules in force; `/rules` tells them.
+        pub rules_warnings: IntGauge => "rules_warnings",
+        /// Exceptions of the rules in force whose last day is over.
+        pub rules_expired_exceptions: IntGauge => "rules_expired_exceptions",
         /// 1 while the process is ready.
         pub ready: IntGauge => "ready",
         /// Always 1; the labels say what runs.

@@ -42,7 +42,9 @@ impl Parts {
     }
 
     fn all<const N: usize>(&mut self, parts: [&str; N]) {
-        parts.into_iter().for_each(|part| self.put(part));
+        for part in parts {
+            self.put(part);
+        }
     }
 
     fn body(&mut self, body: &DraftBody) {

@@ -224,7 +224,7 @@ impl<'a> Record<'a> {
         rule.exceptions.iter().position(|exception| self.is_excepted(exception))
     }
 
-    fn is_excepted(&self, exception: &Exception) -> bool {
+    pub(super) fn is_excepted(&self, exception: &Exception) -> bool {
         exception.until.is_none_or(|last| self.date().is_some_and(|date| date <= last))
             && exception.body.allows(&self.key())
             && self.meets(&exception.body)

@@ -4,9 +4,12 @@ mod condition;
 mod document;
 #[cfg(test)]
 mod examples;
+mod explain;
+mod fields;
 mod file;
 mod hash;
 mod index;
+mod lint;
 mod matcher;
 pub mod names;
 mod pattern;
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use time::Date;
 
 use condition::Rule;
+pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
 pub use matcher::{Matcher, Suppressed};
 
@@ -177,11 +181,26 @@ pub const BUILT_IN_LISTS: [&str; 6] = [
     "trailhound.services",
 ];
 
+/// The configuration key that fills a built-in list.
+fn list_source(name: &str) -> &'static str {
+    match name {
+        "trailhound.queues" => "set queue.url",
+        "trailhound.topics" => "set alerting.topic_arn",
+        "trailhound.tables" => "set store.table",
+        "trailhound.buckets" => "set source.allowed_buckets",
+        "trailhound.trails" => "set rules.own_trails",
+        _ => "set rules.own_services",
+    }
+}
+
+/// Conditions in the built-in lists, as a rule file would write them.
+pub type NamedLists = BTreeMap<String, Vec<serde_json::Value>>;
+
 /// What a rule file is read with, besides its text.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Conditions in the built-in lists, as the file would write them; a list that is not here is empty.
-    pub lists: BTreeMap<String, Vec<serde_json::Value>>,
+    /// A list that is not here is empty, and nothing is said about it.
+    pub lists: NamedLists,
     /// By which exceptions have expired; without it none has.
     pub today: Option<Date>,
 }
@@ -255,19 +274,23 @@ impl RuleSet {
     /// Parses, checks and compiles a rule file. What the start, SIGHUP and `trailhound rules check` have in common.
     #[must_use]
     pub fn load(text: &str, surroundings: &Surroundings) -> Loaded {
-        let (file, found) = file::read(text, surroundings, |_, _| {});
+        let (file, found) = file::read(text, surroundings, |file, reader| lint::lint(file, surroundings, reader));
         let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.level == Level::Error);
-        let rules = if errors.is_empty() { Ok(Self::compile(&file)) } else { Err(RuleErrors { errors }) };
-        Loaded { rules, warnings }
+        Loaded { rules: Self::unless(errors, &file), warnings }
     }
 
-    /// [`Self::load`] without surroundings and warnings.
+    fn unless(errors: Vec<Diagnostic>, file: &file::File) -> Result<Self, RuleErrors> {
+        if errors.is_empty() { Ok(Self::compile(file)) } else { Err(RuleErrors { errors }) }
+    }
+
+    /// [`Self::load`] without surroundings and without the lint: what can be compiled.
     ///
     /// # Errors
     ///
     /// Everything for which the file is refused, at once.
     pub fn parse(text: &str) -> Result<Self, RuleErrors> {
-        Self::load(text, &Surroundings::default()).rules
+        let (file, found) = file::read(text, &Surroundings::default(), |_, _| {});
+        Self::unless(found.into_iter().filter(|one| one.level == Level::Error).collect(), &file)
     }
 
     fn compile(file: &file::File) -> Self {
@@ -302,6 +325,11 @@ impl RuleSet {
         self.rules.get(index)
     }
 
+    /// Every exception, by its rule and its position under `unless`, from 0.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&RuleInfo, usize)> {
+        self.rules.iter().flat_map(|rule| (0..rule.exceptions.len()).map(|position| (&*rule.info, position)))
+    }
+
     /// The exceptions whose last day is over: rule, reason and that day.
     pub fn expired(&self, today: Date) -> impl Iterator<Item = (&RuleInfo, &str, Date)> {
         self.rules.iter().flat_map(move |rule| {
@@ -310,12 +338,6 @@ impl RuleSet {
             expired.map(|(one, day)| (&*rule.info, one.reason.as_str(), day))
         })
     }
-}
-
-/// The highest severity of some rules.
-#[must_use]
-pub fn highest(rules: &[Arc<RuleInfo>]) -> Severity {
-    rules.iter().map(|rule| rule.severity).max().unwrap_or(Severity::Low)
 }
 
 /// The ids of some rules.
@@ -342,7 +364,9 @@ mod tests {
 
     #[test]
     fn each_default_rule_says_what_it_is_and_what_to_do() {
-        let rules = RuleSet::parse(DEFAULT_RULES).unwrap();
+        let Loaded { rules, warnings } = RuleSet::load(DEFAULT_RULES, &Surroundings::default());
+        assert_eq!(warnings, []);
+        let rules = rules.unwrap();
         for rule in rules.rules() {
             assert!(rule.title.is_some() && rule.attack_version.is_some(), "{}", rule.id);
             assert!(!rule.attack.is_empty() && !rule.tags.is_empty(), "{}", rule.id);
@@ -404,7 +428,6 @@ mod tests {
         );
         let found = Matcher::new(Arc::new(rules.unwrap())).matches(br#"{"eventSource":"s","eventName":"A"}"#);
         assert_eq!(found.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["3", "1", "2", "0"]);
-        assert_eq!(highest(&found), Severity::Critical);
         assert_eq!(ids(&found).into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     }
 }

@@ -63,7 +63,7 @@ impl Outcome {
 }
 
 /// What became of all tests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// In the order of the file.
     pub outcomes: Vec<Outcome>,
@@ -71,6 +71,8 @@ pub struct Report {
     pub untested: Vec<String>,
     /// Of the file of tests.
     pub warnings: Vec<Diagnostic>,
+    /// What the rules were read with: the lists of the file of tests included.
+    pub surroundings: Surroundings,
 }
 
 impl Report {
@@ -118,7 +120,7 @@ pub fn run(tests: &str, rules: &str, surroundings: &Surroundings) -> Result<Repo
     let tested: BTreeSet<&str> = outcomes.iter().map(|outcome| outcome.rule.as_str()).collect();
     let untested = rules.rules().iter().filter(|rule| !tested.contains(rule.id.as_str()));
     let untested = untested.map(|rule| rule.id.clone()).collect();
-    Ok(Report { outcomes, untested, warnings })
+    Ok(Report { outcomes, untested, warnings, surroundings })
 }
 
 /// What the tests add to the lists that the configuration fills.

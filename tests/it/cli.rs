@@ -15,14 +15,14 @@ const RULE: &str = r#"{
 }"#;
 
 /// The program in an environment that holds nothing of the machine's own.
-fn trailhound(arguments: &[&str]) -> Command {
+pub fn trailhound(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trailhound"));
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
 /// With everything that `run` requires, and an AWS that refuses every connection.
-fn configured(arguments: &[&str]) -> Command {
+pub fn configured(arguments: &[&str]) -> Command {
     let mut command = trailhound(arguments);
     command
         .env("SQS_QUEUE_URL", "http://127.0.0.1:1/111122223333/trailhound")
@@ -37,33 +37,33 @@ fn configured(arguments: &[&str]) -> Command {
     command
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A daemon in a process of its own; killed with the test.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
 }
 
 impl Daemon {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log }
     }
 
     /// The next line of the log with this message.
-    fn wait_for(&mut self, message: &str) -> Value {
+    pub fn wait_for(&mut self, message: &str) -> Value {
         let mut seen = String::new();
         loop {
             let mut line = String::new();
@@ -77,17 +77,17 @@ impl Daemon {
         }
     }
 
-    fn address(&mut self) -> String {
+    pub fn address(&mut self) -> String {
         self.wait_for("answering /livez")["http.address"].as_str().unwrap().to_owned()
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// The exit code, and the rest of the log.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
@@ -101,7 +101,7 @@ impl Drop for Daemon {
     }
 }
 
-fn get(address: &str, path: &str) -> (String, Value) {
+pub fn get(address: &str, path: &str) -> (String, Value) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -110,7 +110,7 @@ fn get(address: &str, path: &str) -> (String, Value) {
     (head.lines().next().unwrap().to_owned(), serde_json::from_str(body).unwrap())
 }
 
-fn rules_in(directory: &Path, rules: &str) -> String {
+pub fn rules_in(directory: &Path, rules: &str) -> String {
     let path = directory.join("rules.json");
     fs::write(&path, rules).unwrap();
     path.to_str().unwrap().to_owned()

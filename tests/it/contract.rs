@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use time::macros::datetime;
 use trailhound::alert::{
-    AttributeValue, EventKey, Facts, Outbound, Outcome, Source, SourceObject, StoredEvent, StoredItem,
+    AttributeValue, EventKey, Facts, Outbound, Outcome, Source, SourceObject, StoredEvent, StoredItem, alert_id,
 };
-use trailhound::claim::{Claim, ClaimToken, Mark, Recorded};
+use trailhound::claim::{Claim, ClaimToken, ClaimedAlert, Mark, Recorded};
 use trailhound::deliver::{Delivered, Delivery};
 use trailhound::ports::{
     AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectRequest, ObjectStore, Receipt, ReceivedMessage,
@@ -183,8 +183,8 @@ fn item(event_id: &str, rules: &[&str]) -> StoredItem {
             event_time: Some(datetime!(2026-05-01 12:00:00 UTC)),
             outcome: Outcome::Success,
         },
-        rules: set(rules),
-        severity: Severity::High,
+        rules: rules.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
+        recorded_only: BTreeSet::new(),
         event: StoredEvent::Json("{\"eventName\":\"StopLogging\"}".to_owned()),
         source: Source {
             object: Some(SourceObject {
@@ -279,17 +279,88 @@ async fn store_contract(store: &Arc<dyn AlertStore>) {
     race(store, "e0000000-0000-4000-8000-000000000003", Some(token("dead"))).await;
 }
 
+/// The same event under a rule set in which these rules are only recorded.
+fn recorded_only(item: &StoredItem, rules: &[&str]) -> StoredItem {
+    StoredItem { recorded_only: set(rules), ..item.clone() }
+}
+
+async fn recorded_only_contract(store: &Arc<dyn AlertStore>) {
+    let record = async |item: &StoredItem, name: &str| store.record(item, &token(name), LENGTH, None).await.unwrap();
+
+    // Only recorded: stored and settled at once, and not alerted when its rules alert later.
+    let event = item("e0000000-0000-4000-8000-000000000011", &["s1", "s2"]);
+    let shadow = recorded_only(&event, &["s1", "s2"]);
+    assert_eq!(record(&shadow, "a").await, Recorded::Settled);
+    assert_eq!(record(&shadow, "a").await, Recorded::Settled, "a lost answer");
+    assert_eq!(record(&event, "b").await, Recorded::Settled, "settled when it was stored");
+    assert!(!store.renew(&event.key, &claim_of(&event, &["s1"]), &token("c")).await.unwrap(), "there is no claim");
+
+    // Of both kinds: the claim is on the rules that alert.
+    let event = item("e0000000-0000-4000-8000-000000000012", &["r1", "s1"]);
+    let ours = claimed(record(&recorded_only(&event, &["s1"]), "a").await);
+    assert_eq!(ours.alert.rules, set(&["r1"]));
+    store.mark(&event.key, &mark_of(&ours)).await.unwrap();
+    assert_eq!(record(&event, "b").await, Recorded::Settled, "s1 was settled when it was stored");
+
+    // Added to an item that has nothing unsettled, and then together with a claim.
+    let more = item("e0000000-0000-4000-8000-000000000012", &["r1", "s1", "s2"]);
+    assert_eq!(record(&recorded_only(&more, &["s1", "s2"]), "c").await, Recorded::Settled);
+    assert_eq!(record(&more, "d").await, Recorded::Settled, "s2 was settled when it was added");
+    let more = item("e0000000-0000-4000-8000-000000000012", &["r1", "r2", "s3"]);
+    let added = claimed(record(&recorded_only(&more, &["s3"]), "e").await);
+    assert_eq!(added.alert.rules, set(&["r2"]));
+    store.mark(&more.key, &mark_of(&added)).await.unwrap();
+    assert_eq!(record(&more, "f").await, Recorded::Settled, "s3 was settled with the claim");
+
+    // A live claim keeps its alert, whatever its rules have become; it is waited for, and taken over as it is.
+    let event = item("e0000000-0000-4000-8000-000000000013", &["r1", "s1"]);
+    let theirs = claimed(record(&item("e0000000-0000-4000-8000-000000000013", &["r1"]), "a").await);
+    let shadow = recorded_only(&event, &["r1", "s1"]);
+    assert_eq!(record(&shadow, "b").await, Recorded::Held(theirs.clone()));
+    let taken = claimed(store.record(&shadow, &token("b"), LENGTH, Some(&token("a"))).await.unwrap());
+    assert_eq!((&taken.alert, &taken.token), (&theirs.alert, &token("b")));
+    assert_eq!(record(&event, "c").await, Recorded::Held(taken.clone()), "its alert is not told yet");
+    store.mark(&event.key, &mark_of(&taken)).await.unwrap();
+    assert_eq!(record(&event, "d").await, Recorded::Settled, "s1 was settled with the claim");
+
+    // Unsettled and unclaimed, after a crash, and only recorded by now: settled without an alert.
+    let event = item("e0000000-0000-4000-8000-000000000014", &["r1", "r2"]);
+    claimed(record(&item("e0000000-0000-4000-8000-000000000014", &["r1"]), "a").await);
+    let taken = claimed(store.record(&event, &token("b"), LENGTH, Some(&token("a"))).await.unwrap());
+    assert_eq!(taken.alert.rules, set(&["r1"]));
+    store.mark(&event.key, &mark_of(&taken)).await.unwrap();
+    assert_eq!(record(&recorded_only(&event, &["r2"]), "c").await, Recorded::Settled);
+    assert_eq!(record(&event, "d").await, Recorded::Settled);
+
+    // Many at once, on a new item and on one that is there.
+    for rules in [&["s1"][..], &["s1", "s2"]] {
+        let event = recorded_only(&item("e0000000-0000-4000-8000-000000000015", rules), rules);
+        let outcomes = racing(store, &event, None).await;
+        assert!(outcomes.iter().all(|it| *it == Recorded::Settled), "{outcomes:?}");
+    }
+}
+
+fn claim_of(item: &StoredItem, rules: &[&str]) -> Claim {
+    let rules = set(rules);
+    let alert_id = alert_id(&item.key.event_id, &rules);
+    Claim { token: token("a"), length: LENGTH, alert: ClaimedAlert { alert_id, rules, severity: Severity::High } }
+}
+
 async fn race(store: &Arc<dyn AlertStore>, event_id: &str, expired: Option<ClaimToken>) {
+    let outcomes = racing(store, &item(event_id, &["r1"]), expired).await;
+    let winners = outcomes.iter().filter(|it| matches!(it, Recorded::Claimed(_))).count();
+    assert_eq!(winners, 1, "{outcomes:?}");
+}
+
+async fn racing(store: &Arc<dyn AlertStore>, item: &StoredItem, expired: Option<ClaimToken>) -> Vec<Recorded> {
     let mut racing = tokio::task::JoinSet::new();
     for number in 0..16 {
-        let (store, item, expired) = (Arc::clone(store), item(event_id, &["r1"]), expired.clone());
+        let (store, item, expired) = (Arc::clone(store), item.clone(), expired.clone());
         racing.spawn(async move {
             store.record(&item, &token(&format!("racer-{number}")), LENGTH, expired.as_ref()).await.unwrap()
         });
     }
-    let outcomes = racing.join_all().await;
-    let winners = outcomes.iter().filter(|it| matches!(it, Recorded::Claimed(_))).count();
-    assert_eq!(winners, 1, "{outcomes:?}");
+    racing.join_all().await
 }
 
 mod fakes {
@@ -332,6 +403,12 @@ mod fakes {
     async fn store() {
         let world = World::new(1, LENGTH, 3);
         store_contract(&world.ports().store).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_of_what_is_only_recorded() {
+        let world = World::new(1, LENGTH, 3);
+        recorded_only_contract(&world.ports().store).await;
     }
 }
 
@@ -398,5 +475,11 @@ mod adapters {
     async fn store() {
         let (_emulator, _made, ports) = account(Names::default()).await;
         store_contract(&ports.store).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn store_of_what_is_only_recorded() {
+        let (_emulator, _made, ports) = account(Names::default()).await;
+        recorded_only_contract(&ports.store).await;
     }
 }

@@ -448,33 +448,24 @@ impl AlertStore for Fake {
     ) -> Result<Recorded, PortError> {
         let operation = "dynamodb:PutItem";
         let trouble = self.begin(operation).await?;
-        let attempt = Attempt {
-            event_id: &item.key.event_id,
-            rules: &item.rules,
-            severity: item.severity,
-            token,
-            length,
-            expired,
-        };
         let recorded = {
             let mut table = lock(&self.0.table);
-            match table.get_mut(&item.key) {
-                None => {
-                    let claim = attempt.claim_on(item.rules.clone());
-                    let state =
-                        ItemState { rules: item.rules.clone(), settled: BTreeSet::new(), claim: Some(claim.clone()) };
-                    let row = Row { item: item.clone(), state, alert_ids: BTreeSet::new() };
-                    table.insert(item.key.clone(), row);
-                    Recorded::Claimed(claim)
-                }
-                Some(row) => match decide(&row.state, attempt) {
-                    Decision::Answer(recorded) => recorded,
-                    Decision::Write { claim, rules } => {
-                        row.state.rules.extend(rules);
+            let there = table.get(&item.key).map(|row| &row.state);
+            match decide(there, Attempt { item, token, length, expired }) {
+                Decision::Answer(recorded) => recorded,
+                Decision::Write(change) => {
+                    let row = table.entry(item.key.clone()).or_insert_with(|| Row {
+                        item: item.clone(),
+                        state: ItemState::default(),
+                        alert_ids: BTreeSet::new(),
+                    });
+                    row.state.rules.extend(change.rules.iter().cloned());
+                    row.state.settled.extend(change.settled.iter().cloned());
+                    if let Some(claim) = &change.claim {
                         row.state.claim = Some(claim.clone());
-                        Recorded::Claimed(claim)
                     }
-                },
+                    change.answer()
+                }
             }
         };
         self.end(trouble.as_ref(), operation, recorded).await

@@ -1,24 +1,31 @@
 //! Scenarios of the daemon under faults, over the fakes on a paused clock.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::sleep;
+use trailhound::alert::AttributeValue;
+use trailhound::claim::ItemState;
 use trailhound::config::Config;
 use trailhound::ports::{ErrorClass, Fault};
+use trailhound::rules::{Mode, Severity};
 
 use crate::fakes::{Trouble, World, lock};
 use crate::sim::process::{CONCURRENCY, Process, config};
-use crate::sim::{BUCKET, event_id, log_key, log_object, notification, rule_file, through_eventbridge};
+use crate::sim::{
+    BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge,
+};
 
 const HOUR: u64 = 3600;
 
 struct Scene {
     world: Arc<World>,
     process: Process,
-    _rules: tempfile::NamedTempFile,
+    rules: tempfile::NamedTempFile,
 }
 
 impl Scene {
@@ -33,7 +40,47 @@ impl Scene {
         let mut rules = tempfile::NamedTempFile::new().unwrap();
         rules.write_all(rule_file(false).as_bytes()).unwrap();
         let process = Process::start_with(&world, rules.path(), 5, config);
-        Self { world, process, _rules: rules }
+        Self { world, process, rules }
+    }
+
+    /// With rules in shadow, and `any-key` in this mode.
+    fn on_trial(any_key: Option<Mode>) -> Self {
+        let scene = Self::start();
+        scene.reload(any_key);
+        scene
+    }
+
+    fn reload(&self, any_key: Option<Mode>) {
+        std::fs::write(self.rules.path(), rules_on_trial(any_key)).unwrap();
+        self.process.reload();
+    }
+
+    /// The process is dead; another begins with these rules.
+    fn revive(&mut self, any_key: Option<Mode>) {
+        assert!(!self.process.lives());
+        std::fs::write(self.rules.path(), rules_on_trial(any_key)).unwrap();
+        self.process = Process::start(&self.world, self.rules.path(), 6);
+    }
+
+    /// The next call of this operation kills the process before it does anything.
+    fn dies_in(&self, operation: &'static str) {
+        let mut alive = true;
+        self.world
+            .trouble(move |called| (called == operation && std::mem::take(&mut alive)).then_some(Trouble::DieBefore));
+    }
+
+    fn state(&self, event: u32) -> ItemState {
+        let table = lock(&self.world.table);
+        let (_, row) = table.iter().find(|(key, _)| key.event_id == event_id(event)).expect("the event is stored");
+        row.state.clone()
+    }
+
+    /// The rules that each alert told.
+    fn told(&self) -> Vec<String> {
+        let ids = |rules: &serde_json::Value| -> Vec<String> {
+            rules.as_array().unwrap().iter().map(|rule| rule["id"].as_str().unwrap().to_owned()).collect()
+        };
+        lock(&self.world.topic).iter().map(|it| ids(&it.document["rules"]).join(" ")).collect()
     }
 
     /// Polls every second of simulated time.
@@ -592,7 +639,7 @@ async fn an_outage_is_no_objects_own_fault_although_others_were_still_being_read
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_in_the_middle_of_a_receive_gives_back_what_it_brings() {
-    let Scene { world, process, _rules } = Scene::start();
+    let Scene { world, process, rules: _rules } = Scene::start();
     sleep(Duration::from_secs(5)).await;
     let outage = Trouble::Fail(ErrorClass::Transient, Fault::Unavailable);
     let slow = Trouble::Slow(Duration::from_secs(9));
@@ -674,4 +721,158 @@ async fn an_object_that_keeps_changing_is_not_read_without_pause() {
     sleep(Duration::from_secs(HOUR)).await;
     assert!(opens.load(Ordering::Relaxed) < 600, "{opens:?} requests in an hour");
     assert_eq!(scene.receive_counts(), [1], "alone, it waits");
+}
+
+fn ids(rules: &[&str]) -> BTreeSet<String> {
+    rules.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_only_rules_in_shadow_match_is_stored_and_counted_and_never_published() {
+    let scene = Scene::on_trial(None);
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["sns:PublishBatch"], ErrorClass::Config, Fault::Denied { action: "sns:Publish" });
+    scene.world.send(through_eventbridge(3));
+    scene.until("an empty queue", 60, drained).await;
+    let rules = ids(&["snapshots-on-trial"]);
+    let stored = ItemState { rules: rules.clone(), settled: rules, claim: None };
+    assert_eq!(scene.state(3), stored);
+    // A copy changes nothing.
+    scene.deliver(1, &[0, 3]);
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(scene.state(3), stored);
+    assert_eq!((alerts(&scene.world), lock(&scene.world.table).len()), (0, 1));
+    let (metrics, queue) = (&scene.process.metrics, lock(&scene.world.queue));
+    assert_eq!((queue.deleted.len(), queue.dead.len()), (2, 0));
+    assert_eq!(metrics.matches.with_label_values(&["snapshots-on-trial", "LOW"]).get(), 2);
+    assert_eq!(metrics.duplicates_suppressed.get(), 0, "no alert covers it");
+    assert_eq!(Severity::ALL.map(|it| metrics.alerts_published.with_label_values(&[it.as_str()]).get()), [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_exception_withholds_is_counted_and_neither_stored_nor_alerted() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let unless =
+        |reason: &str, until: &str| json!({ "eventName": "CreateAccessKey", "reason": reason, "until": until });
+    let rules = json!([{
+        "id": "key", "description": "A key was created", "severity": "HIGH", "eventName": "CreateAccessKey",
+        // The events of this simulation are of 2026.
+        "unless": [unless("ended before they happened", "2020-01-01"), unless("holds", "2099-12-31")],
+    }]);
+    std::fs::write(scene.rules.path(), rules.to_string()).unwrap();
+    scene.process.reload();
+    let key = (0..8).find(|event| record(*event)["eventName"] == "CreateAccessKey").unwrap();
+    scene.deliver(1, &[key]);
+    scene.world.send(through_eventbridge(key));
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!((alerts(&scene.world), lock(&scene.world.table).len()), (0, 0));
+    let suppressed = |exception: &str| scene.process.metrics.suppressed.with_label_values(&["key", exception]).get();
+    assert_eq!((suppressed("0"), suppressed("1")), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_recorded_waits_for_the_store_like_everything_else() {
+    let scene = Scene::on_trial(None);
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    scene.fails(&["dynamodb:PutItem"], ErrorClass::Transient, Fault::Unavailable);
+    scene.world.send(through_eventbridge(3));
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1], "not deleted before it is stored");
+    scene.heals();
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(scene.state(3).settled, ids(&["snapshots-on-trial"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_tells_only_the_rules_that_alert_and_is_as_grave_as_these() {
+    let scene = Scene::on_trial(None);
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    scene.world.trouble(move |operation| {
+        counted.fetch_add(u32::from(operation == "dynamodb:PutItem"), Ordering::Relaxed);
+        None
+    });
+    scene.world.send(through_eventbridge(2));
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the rule in shadow was settled with the claim");
+    let both = ids(&["access-key", "key-on-trial"]);
+    let state = scene.state(2);
+    assert_eq!((&state.rules, &state.settled), (&both, &both));
+    assert_eq!(scene.told(), ["access-key"]);
+    let topic = lock(&scene.world.topic);
+    let (alert, document) = (&topic[0].alert, &topic[0].document);
+    assert_eq!(document["severity"], "MEDIUM", "the rule in shadow is CRITICAL");
+    assert!(alert.subject.starts_with("[MEDIUM] "), "{}", alert.subject);
+    assert!(!alert.message.contains("key-on-trial") && !alert.message.contains("CRITICAL"), "{}", alert.message);
+    assert!(alert.attributes.contains(&("severity", AttributeValue::String("MEDIUM".to_owned()))));
+    assert!(alert.attributes.contains(&("rule_ids", AttributeValue::StringArray(vec!["access-key".to_owned()]))));
+    assert_eq!(state.claim.unwrap().alert.severity, Severity::Medium);
+    let published = &scene.process.metrics.alerts_published;
+    assert_eq!(Severity::ALL.map(|it| published.with_label_values(&[it.as_str()]).get()), [0, 1, 0, 0]);
+    let table = lock(&scene.world.table);
+    assert_eq!(table.values().next().unwrap().item.severity(), Severity::Critical, "of all rules that matched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_leaves_shadow_alerts_for_new_events_and_not_for_old_ones() {
+    let scene = Scene::on_trial(Some(Mode::Shadow));
+    scene.world.send(through_eventbridge(2));
+    scene.until("an empty queue", 60, drained).await;
+    scene.reload(Some(Mode::Alert));
+    scene.deliver(1, &[2, 5]);
+    scene.until("an empty queue", 60, drained).await;
+    assert_eq!(scene.told(), ["access-key", "any-key access-key"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_in_shadow_that_was_added_later_is_recorded_on_a_replay() {
+    let scene = Scene::on_trial(None);
+    scene.world.send(through_eventbridge(2));
+    scene.until("an empty queue", 60, drained).await;
+    scene.reload(Some(Mode::Shadow));
+    scene.world.send(through_eventbridge(2));
+    scene.until("an empty queue", 60, drained).await;
+    let state = scene.state(2);
+    assert_eq!(state.rules, ids(&["access-key", "any-key", "key-on-trial"]));
+    assert_eq!(state.settled, state.rules);
+    assert_eq!(scene.told(), ["access-key"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_a_dead_process_claimed_is_told_although_its_rule_is_in_shadow_by_now() {
+    let mut scene = Scene::on_trial(Some(Mode::Alert));
+    scene.dies_in("sns:PublishBatch");
+    scene.world.send(through_eventbridge(2));
+    scene.until("a death", 60, |_| !scene.process.lives()).await;
+    scene.revive(Some(Mode::Shadow));
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(scene.told(), ["any-key access-key"]);
+    let state = scene.state(2);
+    assert_eq!(state.settled, state.rules);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_a_crash_left_unclaimed_is_settled_without_an_alert_once_it_is_in_shadow() {
+    let mut scene = Scene::on_trial(None);
+    scene.dies_in("sns:PublishBatch");
+    scene.world.send(through_eventbridge(2));
+    scene.until("a death", 60, |_| !scene.process.lives()).await;
+    // The alert of the dead is taken over; whoever does so dies with a rule more that nobody claimed.
+    scene.revive(Some(Mode::Alert));
+    let mut marked = false;
+    scene.world.trouble(move |called| {
+        let dies = marked && called == "dynamodb:PutItem";
+        marked |= called == "dynamodb:UpdateItem#mark";
+        dies.then_some(Trouble::DieBefore)
+    });
+    scene.until("another", 300, |_| !scene.process.lives()).await;
+    let state = scene.state(2);
+    assert!(state.rules.contains("any-key") && !state.settled.contains("any-key"), "{state:?}");
+    scene.heals();
+    scene.revive(Some(Mode::Shadow));
+    scene.until("an empty queue", 300, drained).await;
+    assert_eq!(scene.told(), ["access-key"]);
+    let state = scene.state(2);
+    assert_eq!(state.settled, state.rules);
 }

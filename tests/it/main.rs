@@ -19,6 +19,7 @@ mod fakes;
 mod faults;
 #[cfg(feature = "emulator")]
 mod process;
+mod rules_cli;
 mod shared_rules;
 mod sim;
 mod wire;

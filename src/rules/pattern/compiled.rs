@@ -91,10 +91,27 @@ impl Compiled {
         Some(texts)
     }
 
-    /// Whether every way asks for some value at `path`.
-    pub(in crate::rules) fn needs(&self, path: &str) -> bool {
-        let named = |want: &Want| !want.absent && self.fields.get(want.field).is_some_and(|field| field.path == path);
-        self.ways.iter().all(|way| way.iter().any(named))
+    /// In how many ways the pattern can be met.
+    pub(in crate::rules) fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// The ways that ask only for what is not, of fields that nearly every record has (`usual`), or for the absence of
+    /// what few have (`rare`): the paths of each.
+    pub(in crate::rules) fn broad_ways(
+        &self,
+        usual: &dyn Fn(&str) -> bool,
+        rare: &dyn Fn(&str) -> bool,
+    ) -> Vec<Vec<&str>> {
+        let is_broad = |want: &Want| {
+            let Some(field) = self.fields.get(want.field) else { return false };
+            let path = field.path.as_str();
+            let vague = |test: &Test| matches!(test, Test::AnythingBut(_) | Test::Exists) || test.is_open();
+            if want.absent { rare(path) } else { usual(path) && field.tests.iter().any(vague) }
+        };
+        let broad = self.ways.iter().filter(|way| way.iter().all(is_broad));
+        let paths = |want: &Want| self.fields.get(want.field).map(|field| field.path.as_str());
+        broad.map(|way| way.iter().filter_map(paths).collect()).collect()
     }
 }
 

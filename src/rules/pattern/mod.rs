@@ -21,7 +21,7 @@ use compiled::{Field, MAX_WAYS, Want};
 pub(super) use parse::value_conditions;
 #[cfg(test)]
 pub(super) use parse::{CONDITIONS, LISTABLE, NEGATABLE};
-pub(super) use value::{Leaf, Number, Test};
+pub(super) use value::{Leaf, Test};
 pub(super) use walk::any_leaf;
 
 /// Named lists of conditions.
@@ -125,14 +125,14 @@ impl Pattern {
             fields.push((field, pattern.place.clone()));
             let alternatives = [(present, false), (absent, true)].into_iter().filter(|(offered, _)| *offered);
             let alternatives: Vec<_> = alternatives.map(|(_, absent)| vec![Want { field: index, absent }]).collect();
-            ways = multiplied(ways, &alternatives, reader, place)?;
+            ways = multiplied(&ways, &alternatives, reader, place)?;
         }
         for or in &self.ors {
             let mut alternatives = Vec::new();
             for branch in &or.branches {
                 alternatives.extend(branch.ways(fields, reader, place)?);
             }
-            ways = multiplied(ways, &alternatives, reader, &or.place)?;
+            ways = multiplied(&ways, &alternatives, reader, &or.place)?;
         }
         Some(ways)
     }
@@ -145,7 +145,7 @@ impl Pattern {
 }
 
 fn multiplied(
-    ways: Vec<Vec<Want>>,
+    ways: &[Vec<Want>],
     alternatives: &[Vec<Want>],
     reader: &mut Reader<'_>,
     place: &Place,

@@ -363,7 +363,7 @@ impl<'a> Parser<'_, 'a> {
                     self.reader.error(place, Complaint::new("values of different kinds under anything-but", advice));
                     return None;
                 }
-                self.each(place, node, |parser, place, node| parser.unlike(place, node)).map(Test::AnythingBut)
+                self.each(place, node, Self::unlike).map(Test::AnythingBut)
             }
             "an object" => {
                 let (here, name, value) = self.only_member(place, node, &NEGATABLE)?;

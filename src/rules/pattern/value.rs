@@ -1,7 +1,7 @@
 //! Conditions on one value of a record, compiled.
 
+use core::net::IpAddr;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -92,6 +92,36 @@ impl Test {
                 document(text).is_some_and(|text| pattern.holds_for(text.as_bytes(), record))
             }
             _ => false,
+        }
+    }
+}
+
+impl Test {
+    /// Whether every text meets it.
+    pub(in crate::rules) fn is_open(&self) -> bool {
+        match self {
+            Self::Prefix(part) | Self::Suffix(part) => part.is_empty(),
+            Self::PrefixIgnoreCase(part) | Self::SuffixIgnoreCase(part) => part.is_empty(),
+            Self::Wildcard(wildcard) => wildcard.is_open(),
+            _ => false,
+        }
+    }
+
+    /// Whether it asks for the same text, or address, as `other`.
+    pub(in crate::rules) fn same_text(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(left), Self::Text(right)) => left == right,
+            (Self::Text(text), Self::Address(wanted)) => address(text) == Some(*wanted),
+            _ => false,
+        }
+    }
+
+    /// The other fields of the record that it looks at.
+    pub(in crate::rules) fn field_paths(&self) -> Vec<&str> {
+        match self {
+            Self::Field(path) => vec![path],
+            Self::AnythingBut(tests) => tests.iter().flat_map(Self::field_paths).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -260,8 +290,8 @@ impl Folded {
         }
     }
 
-    pub(in crate::rules) fn text(&self) -> &str {
-        &self.text
+    fn is_empty(&self) -> bool {
+        self.text.is_empty()
     }
 
     fn after_prefix<'t>(&self, text: &'t str) -> Option<&'t str> {
@@ -322,14 +352,6 @@ impl Wildcard {
     /// Whether every text matches.
     pub(in crate::rules) fn is_open(&self) -> bool {
         self.parts.len() > 1 && self.parts.iter().all(String::is_empty)
-    }
-
-    /// The text itself, if there is no star.
-    pub(in crate::rules) fn only_literal(&self) -> Option<&str> {
-        match self.parts.as_slice() {
-            [whole] => Some(whole),
-            _ => None,
-        }
     }
 
     /// Each part is taken at its first occurrence, which is never worse than a later one: linear.

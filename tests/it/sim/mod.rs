@@ -2,8 +2,9 @@
 //!
 //! A world holds a queue, objects, a table and a topic; processes are started, crashed and stopped in it. Whatever
 //! happened, once the world is healthy again and the queue is drained, every matching event has exactly one item, each
-//! of its rules was alerted, no message was deleted before, and an alert repeats only where a process died or an
-//! answer was lost, and then with the same id. The same list and seed give the same trace.
+//! of its rules was alerted or, where it is on trial, only recorded, no message was deleted before, and an alert repeats
+//! only where a process died or an answer was lost, and then with the same id. The same list and seed give the same
+//! trace.
 
 pub mod process;
 
@@ -17,6 +18,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use trailhound::ports::{ErrorClass, Fault};
+use trailhound::rules::Mode;
 
 use self::process::{CONCURRENCY, Process};
 use crate::fakes::{Trouble, World, lock};
@@ -80,9 +82,10 @@ pub enum Op {
     Break {
         after: u64,
     },
-    /// The rules are reloaded, with one rule more or one less: by every process, or only by the oldest.
+    /// The rules are reloaded, without the rule `any-key` or with it in this mode: by every process, or only by the
+    /// oldest.
     Reload {
-        more: bool,
+        any_key: Option<Mode>,
         all: bool,
     },
     Wait {
@@ -151,9 +154,40 @@ fn rules_beyond_a_claim_that_was_taken_over_are_alerted_too() {
         Op::DieIn { operation: 1, after: 0, done: false },
         Op::EventBridge { event: 2 },
         Op::Wait { milliseconds: 5_000 },
-        Op::Reload { more: true, all: true },
+        Op::Reload { any_key: Some(Mode::Alert), all: true },
     ];
     check(1, &list);
+}
+
+/// The dead process claimed an alert that tells a rule which is in shadow by now, beside one that always was.
+#[test]
+fn a_claim_is_taken_over_although_its_rule_went_into_shadow() {
+    let list = [
+        Op::Reload { any_key: Some(Mode::Alert), all: true },
+        Op::DieIn { operation: 1, after: 0, done: false },
+        Op::EventBridge { event: 2 },
+        Op::Wait { milliseconds: 5_000 },
+        Op::Reload { any_key: Some(Mode::Shadow), all: true },
+        Op::EventBridge { event: 3 },
+    ];
+    check(1, &list);
+}
+
+/// Two processes with the same events, one of which has the rule in shadow.
+#[test]
+fn processes_that_differ_about_shadow_agree_on_each_event() {
+    let list = [
+        Op::Reload { any_key: Some(Mode::Shadow), all: true },
+        Op::Join,
+        Op::Reload { any_key: Some(Mode::Alert), all: false },
+        Op::Deliver { first: 0, count: 30 },
+        Op::SecondTrail { first: 0, count: 30 },
+        Op::Wait { milliseconds: 40_000 },
+        Op::Again,
+    ];
+    for seed in 0..20 {
+        check(seed, &list);
+    }
 }
 
 #[test]
@@ -199,7 +233,10 @@ fn random_list(seed: u64) -> Vec<Op> {
                 seconds: 1 + random.u64(..300),
                 hangs: random.bool(),
             },
-            17 | 18 => Op::Reload { more: random.bool(), all: random.bool() },
+            17 | 18 => {
+                let modes = [None, Some(Mode::Alert), Some(Mode::Shadow)];
+                Op::Reload { any_key: modes[random.usize(..modes.len())], all: random.bool() }
+            }
             _ if random.bool() => Op::Wait { milliseconds: random.u64(..2_000) },
             _ => Op::Wait { milliseconds: random.u64(..60_000) },
         };
@@ -271,6 +308,8 @@ struct Simulation {
     last: Option<(String, Vec<u32>)>,
     poison: usize,
     objects: u32,
+    /// The modes in which `any-key` was in force.
+    any_key: Vec<Mode>,
     /// Deaths, lost answers and outages of the store: each may repeat alerts.
     excuses: usize,
     /// Deaths, stops and troubles of the queue: each may cost a receive.
@@ -281,7 +320,7 @@ impl Simulation {
     fn new(seed: u64) -> Self {
         let world = World::new(seed, Duration::from_secs(30), 10);
         let mut rules = tempfile::NamedTempFile::new().unwrap();
-        rules.write_all(rule_file(false).as_bytes()).unwrap();
+        rules.write_all(rules_on_trial(None).as_bytes()).unwrap();
         let troubles = Arc::new(Mutex::new(Troubles::default()));
         let coming = Arc::clone(&troubles);
         world.trouble(move |operation| lock(&coming).next(operation));
@@ -294,13 +333,16 @@ impl Simulation {
                 return;
             };
             let table = lock(&world.table);
-            for event in events.into_iter().filter(|it| matches(*it)) {
-                // The rule that is always in force; one that a reload added may be unsettled, for another message.
-                let settled = table
-                    .iter()
-                    .any(|(key, row)| key.event_id == event_id(event) && row.state.settled.contains(rule_of(event)));
-                if !settled {
-                    lock(&broken).push(format!("{message} was deleted before {} was settled", event_id(event)));
+            for event in events {
+                // The rules that are always in force; one that a reload added may be unsettled, for another message.
+                for rule in alerting_rule(event).into_iter().chain(rule_on_trial(event)) {
+                    let settled = table
+                        .iter()
+                        .any(|(key, row)| key.event_id == event_id(event) && row.state.settled.contains(rule));
+                    if !settled {
+                        let id = event_id(event);
+                        lock(&broken).push(format!("{message} was deleted before {rule} was settled for {id}"));
+                    }
                 }
             }
         });
@@ -315,6 +357,7 @@ impl Simulation {
             last: None,
             poison: 0,
             objects: 0,
+            any_key: Vec::new(),
             excuses: 0,
             costs: 0,
         }
@@ -413,8 +456,9 @@ impl Simulation {
                 lock(&self.troubles).outages.push((SERVICES[service], until, hangs));
             }
             Op::Break { after } => self.trouble(0, Trouble::Break(after)),
-            Op::Reload { more, all } => {
-                std::fs::write(self.rules.path(), rule_file(more)).unwrap();
+            Op::Reload { any_key, all } => {
+                self.any_key.extend(any_key);
+                std::fs::write(self.rules.path(), rules_on_trial(any_key)).unwrap();
                 let count = if all { self.processes.len() } else { 1 };
                 for process in self.processes.iter().take(count) {
                     process.reload();
@@ -498,11 +542,18 @@ impl Simulation {
         for event in events {
             let id = event_id(event);
             let rows: Vec<_> = table.iter().filter(|(key, _)| key.event_id == id).map(|(_, row)| row).collect();
-            if rows.len() != usize::from(matches(event)) {
+            let always: Vec<_> = alerting_rule(event).into_iter().chain(rule_on_trial(event)).collect();
+            if rows.len() != usize::from(!always.is_empty()) {
                 broken.push(format!("{id} has {} items", rows.len()));
                 continue;
             }
             let Some(row) = rows.first() else { continue };
+            for rule in always.iter().filter(|rule| !row.state.rules.contains(**rule)) {
+                broken.push(format!("{id}: {rule} was not recorded"));
+            }
+            if alerting_rule(event).is_none() && row.state.claim.is_some() {
+                broken.push(format!("{id} has nothing to alert, and a claim: {:?}", row.state));
+            }
             if !row.state.rules.is_subset(&row.state.settled) {
                 broken.push(format!("{id} has unsettled rules: {:?}", row.state));
             }
@@ -513,11 +564,31 @@ impl Simulation {
                 }
             }
             for rule in &row.state.rules {
+                let (may_alert, may_not) = match rule.as_str() {
+                    "any-key" => (self.any_key.contains(&Mode::Alert), self.any_key.contains(&Mode::Shadow)),
+                    rule => (Some(rule) != rule_on_trial(event), Some(rule) == rule_on_trial(event)),
+                };
                 match told.get(rule.as_str()).map_or(0, BTreeSet::len) {
+                    0 if may_not => {}
                     0 => broken.push(format!("{id}: {rule} was never alerted")),
+                    _ if !may_alert => broken.push(format!("{id}: {rule} was alerted, although it is in shadow")),
                     1 => {}
                     ids => broken.push(format!("{id}: {rule} was alerted under {ids} ids")),
                 }
+            }
+        }
+        for alert in topic.iter() {
+            let rules = alert.document["rules"].as_array().unwrap();
+            let told: Vec<_> = rules.iter().map(|rule| rule["id"].as_str().unwrap()).collect();
+            // CRITICAL are `any-key` and a rule on trial.
+            let severity = match told.as_slice() {
+                rules if rules.contains(&"any-key") => "CRITICAL",
+                ["trail-stopped"] => "HIGH",
+                ["access-key"] => "MEDIUM",
+                _ => "of other rules",
+            };
+            if alert.document["severity"] != severity {
+                broken.push(format!("an alert that tells {told:?} has the severity {}", alert.document["severity"]));
             }
         }
         let distinct: BTreeSet<_> = topic.iter().map(|it| &it.alert.alert_id).collect();
@@ -578,20 +649,25 @@ pub fn event_id(event: u32) -> String {
     format!("00000000-0000-4000-8000-{event:012}")
 }
 
-/// The rule that an event matches whatever was reloaded.
-fn rule_of(event: u32) -> &'static str {
-    if event % 3 == 1 { "trail-stopped" } else { "access-key" }
+/// The rule that alerts for an event whatever was reloaded: for two of three.
+fn alerting_rule(event: u32) -> Option<&'static str> {
+    [None, Some("trail-stopped"), Some("access-key")][event as usize % 3]
 }
 
-/// Two of three events match.
-fn matches(event: u32) -> bool {
-    !event.is_multiple_of(3)
+/// The rule in shadow that an event matches whatever was reloaded: beside one that alerts, or alone.
+fn rule_on_trial(event: u32) -> Option<&'static str> {
+    match event % 6 {
+        2 | 5 => Some("key-on-trial"),
+        3 => Some("snapshots-on-trial"),
+        _ => None,
+    }
 }
 
 pub fn record(event: u32) -> serde_json::Value {
-    let (source, name) = match event % 3 {
+    let (source, name) = match event % 6 {
         0 => ("ec2.amazonaws.com", "DescribeInstances"),
-        1 => ("cloudtrail.amazonaws.com", "StopLogging"),
+        3 => ("ec2.amazonaws.com", "DescribeSnapshots"),
+        1 | 4 => ("cloudtrail.amazonaws.com", "StopLogging"),
         _ => ("iam.amazonaws.com", "CreateAccessKey"),
     };
     json!({
@@ -608,14 +684,30 @@ pub fn record(event: u32) -> serde_json::Value {
 }
 
 pub fn rule_file(more: bool) -> String {
+    rule_file_of(Vec::new(), more.then_some(Mode::Alert))
+}
+
+/// The same, with rules in shadow, and `any-key` in this mode.
+pub fn rules_on_trial(any_key: Option<Mode>) -> String {
+    let on_trial = vec![
+        json!({"id": "key-on-trial", "description": "A key was created", "severity": "CRITICAL", "mode": "shadow",
+               "eventName": "CreateAccessKey"}),
+        json!({"id": "snapshots-on-trial", "description": "Snapshots were listed", "severity": "LOW", "mode": "shadow",
+               "eventName": "DescribeSnapshots"}),
+    ];
+    rule_file_of(on_trial, any_key)
+}
+
+fn rule_file_of(more: Vec<serde_json::Value>, any_key: Option<Mode>) -> String {
     let mut rules = vec![
         json!({"id": "trail-stopped", "description": "A trail was stopped", "severity": "HIGH",
                "eventSource": "cloudtrail.amazonaws.com", "eventName": "StopLogging"}),
         json!({"id": "access-key", "description": "An access key was created", "severity": "MEDIUM",
                "eventSource": "iam.amazonaws.com", "eventName": "CreateAccessKey"}),
     ];
-    if more {
-        rules.push(json!({"id": "any-key", "description": "Anything with keys", "severity": "CRITICAL",
+    rules.extend(more);
+    if let Some(mode) = any_key {
+        rules.push(json!({"id": "any-key", "description": "Anything with keys", "severity": "CRITICAL", "mode": mode,
                           "eventName": "*AccessKey*"}));
     }
     json!({ "events": rules }).to_string()

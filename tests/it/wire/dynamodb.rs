@@ -50,8 +50,8 @@ fn item(ids: &[&str]) -> StoredItem {
             user_agent: Some(String::new()),
             ..Facts::default()
         },
-        rules: rules(ids),
-        severity: Severity::High,
+        rules: ids.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
+        recorded_only: BTreeSet::new(),
         event: StoredEvent::Json("{\"eventName\":\"CreateAccessKey\"}".to_owned()),
         source: Source {
             object: Some(SourceObject { bucket: "logs".to_owned(), key: "a/b.json.gz".to_owned(), version_id: None }),
@@ -61,6 +61,11 @@ fn item(ids: &[&str]) -> StoredItem {
         detected_at: datetime!(2024-05-01 12:05:00 UTC),
         expires_at: datetime!(2025-05-01 12:05:00 UTC),
     }
+}
+
+/// The same, where some of these rules are only recorded.
+fn recording(ids: &[&str], recorded_only: &[&str]) -> StoredItem {
+    StoredItem { recorded_only: rules(recorded_only), ..item(ids) }
 }
 
 /// What the table holds of an event.
@@ -147,6 +152,128 @@ async fn a_new_event_is_put_with_a_claim_on_all_its_rules() {
     );
     assert_eq!(server.metrics().store_writes.get(), 1);
     assert_eq!(server.metrics().store_conflicts.get(), 0);
+}
+
+#[tokio::test]
+async fn a_new_event_that_is_only_recorded_is_put_settled_and_without_a_claim() {
+    let server = Server::answering([ok()]).await;
+    let event = recording(&["s1", "s2"], &["s1", "s2"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    assert_eq!(recorded, Recorded::Settled);
+    let sent = server.request().json();
+    assert_eq!(sent["ConditionExpression"], "attribute_not_exists(#id)");
+    let item = &sent["Item"];
+    assert_eq!(item["Rules"], json!({ "SS": ["s1", "s2"] }));
+    assert_eq!(item["SettledRules"], json!({ "SS": ["s1", "s2"] }));
+    assert_eq!(item.get("Claim"), None);
+    assert_eq!(server.metrics().store_writes.get(), 1);
+    assert_eq!(server.metrics().store_conflicts.get(), 0);
+}
+
+#[tokio::test]
+async fn a_new_event_of_both_kinds_is_put_with_a_claim_on_what_alerts() {
+    let server = Server::answering([ok()]).await;
+    let mut event = recording(&["r1", "s1"], &["s1"]);
+    event.rules.insert("s1".to_owned(), Severity::Critical);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    let Recorded::Claimed(claim) = recorded else { panic!("{recorded:?}") };
+    assert_eq!((&claim.alert.rules, claim.alert.severity), (&rules(&["r1"]), Severity::High));
+    let item = server.request().json()["Item"].clone();
+    assert_eq!(item["Rules"], json!({ "SS": ["r1", "s1"] }));
+    assert_eq!(item["SettledRules"], json!({ "SS": ["s1"] }));
+    assert_eq!(item["Claim"], json!({ "S": text(&claim) }));
+    assert_eq!(item["Severity"], json!({ "S": "CRITICAL" }), "of all rules that matched");
+}
+
+#[tokio::test]
+async fn a_rule_that_is_only_recorded_is_added_to_a_settled_item_by_one_conditional_write() {
+    let spent = text(&claim("t0", &["r1"]));
+    let server = Server::answering([conflict(Some(held(&["r1"], &["r1"], Some(&spent)))), ok()]).await;
+    let event = recording(&["r1", "s1"], &["s1"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, Some(&token("t0"))).await.unwrap();
+    assert_eq!(recorded, Recorded::Settled);
+    assert_eq!(operations(&server), ["PutItem", "UpdateItem"]);
+    assert_eq!(
+        server.requests()[1].json(),
+        json!({
+            "TableName": "events",
+            "Key": { "EventId": { "S": key().event_id }, "Timestamp": { "S": key().timestamp } },
+            "UpdateExpression": "ADD #rules :rules, #settled :recorded",
+            "ConditionExpression": "attribute_exists(#id) AND #claim = :seen AND size(#settled) = :size",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            "ExpressionAttributeNames": {
+                "#id": "EventId", "#claim": "Claim", "#rules": "Rules", "#settled": "SettledRules",
+            },
+            "ExpressionAttributeValues": {
+                ":rules": { "SS": ["r1", "s1"] },
+                ":recorded": { "SS": ["s1"] },
+                ":seen": { "S": spent },
+                ":size": { "N": "1" },
+            },
+        })
+    );
+    assert_eq!(server.metrics().store_conflicts.get(), 1);
+    assert_eq!(server.metrics().claims_taken_over.get(), 0, "a spent claim is nobody's");
+}
+
+#[tokio::test]
+async fn a_rule_that_is_only_recorded_is_added_together_with_a_claim() {
+    let server = Server::answering([conflict(Some(held(&["r1"], &["r1"], None))), ok()]).await;
+    let event = recording(&["r2", "s1"], &["s1"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    let Recorded::Claimed(claim) = recorded else { panic!("{recorded:?}") };
+    assert_eq!(claim.alert.rules, rules(&["r2"]));
+    let sent = server.requests()[1].json();
+    assert_eq!(sent["UpdateExpression"], "SET #claim = :claim ADD #rules :rules, #settled :recorded");
+    assert_eq!(
+        sent["ExpressionAttributeValues"],
+        json!({
+            ":claim": { "S": text(&claim) },
+            ":rules": { "SS": ["r2", "s1"] },
+            ":recorded": { "SS": ["s1"] },
+            ":size": { "N": "1" },
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_crashed_alert_whose_rule_is_only_recorded_by_now_is_settled_without_a_claim() {
+    let server = Server::answering([conflict(Some(held(&["s1"], &[], None))), ok()]).await;
+    let event = recording(&["s1"], &["s1"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    assert_eq!(recorded, Recorded::Settled);
+    let sent = server.requests()[1].json();
+    assert_eq!(sent["UpdateExpression"], "ADD #rules :rules, #settled :recorded");
+    assert_eq!(
+        sent["ConditionExpression"],
+        "attribute_exists(#id) AND attribute_not_exists(#claim) AND attribute_not_exists(#settled)",
+        "somebody may claim it in between"
+    );
+}
+
+#[tokio::test]
+async fn a_claim_is_taken_over_as_it_is_although_its_rule_is_only_recorded_by_now() {
+    let theirs = claim("t0", &["s1"]);
+    let server = Server::answering([conflict(Some(held(&["s1"], &[], Some(&text(&theirs))))), ok()]).await;
+    let event = recording(&["s1", "s2"], &["s1", "s2"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, Some(&token("t0"))).await.unwrap();
+    let mine = Claim { token: token("t1"), ..theirs };
+    assert_eq!(recorded, Recorded::Claimed(mine.clone()));
+    let values = server.requests()[1].json()["ExpressionAttributeValues"].clone();
+    assert_eq!(values[":claim"], json!({ "S": text(&mine) }));
+    assert_eq!(values[":recorded"], json!({ "SS": ["s2"] }), "s1 is settled by the alert");
+    assert_eq!(server.metrics().claims_taken_over.get(), 1);
+}
+
+#[tokio::test]
+async fn whoever_finds_the_item_changed_before_it_is_recorded_decides_anew() {
+    let winner = claim("t9", &["s1"]);
+    let won = held(&["s1"], &[], Some(&text(&winner)));
+    let server = Server::answering([conflict(Some(held(&["s1"], &[], None))), conflict(None), found(&won)]).await;
+    let event = recording(&["s1"], &["s1"]);
+    let recorded = server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    assert_eq!(recorded, Recorded::Held(winner));
+    assert_eq!(server.requests()[2].json()["ConsistentRead"], true);
 }
 
 #[tokio::test]

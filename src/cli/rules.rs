@@ -1,0 +1,348 @@
+//! `trailhound rules ...`: what a person who writes rules needs, with the same check as the daemon's.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{Failure, environment, say};
+use crate::config::Config;
+use crate::reload::{LoadError, read_text};
+use crate::rules::suite::{self, Expect, Outcome, SuiteError};
+use crate::rules::{Explainer, Level, Loaded, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
+
+/// Not more than this is read of a file with a record.
+const MAX_RECORD_FILE: u64 = 64 << 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesCommand {
+    /// Tell everything that is wrong with a rule file; exit code 78 if the daemon would refuse it
+    Check {
+        /// The rule file; rules.path of the configuration without it, and `-` for standard input
+        file: Option<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Run the tests of the rules; exit code 1 if one fails
+    Test {
+        /// The rule file; rules.path of the configuration without it
+        file: Option<PathBuf>,
+        /// The file of tests; without it the one beside the rules, RULES.tests.json for RULES.json
+        #[arg(long, value_name = "FILE")]
+        tests: Option<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Say condition by condition why a record matches a rule, or does not
+    Explain(ExplainArgs),
+    /// Show the rules as a table
+    List {
+        /// The rule file; rules.path of the configuration without it, and `-` for standard input
+        file: Option<PathBuf>,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Print the JSON Schema of a rule file, for editors
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The rule's id; without it, every rule that matches is told
+    #[arg(long, value_name = "ID")]
+    rule: Option<String>,
+    /// The rule file; rules.path of the configuration without it
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// A file with a record, a log file with one record, or an EventBridge event; `-` for standard input
+    record: PathBuf,
+    /// Which record of a log file with several, from 0
+    #[arg(long, default_value_t = 0)]
+    index: usize,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+pub(super) fn run(config: Option<&Path>, command: RulesCommand) -> Result<(), Failure> {
+    match command {
+        RulesCommand::Check { file, format } => check(&Opened::new(config, file)?, format),
+        RulesCommand::Test { file, tests, format } => test(&Opened::new(config, file)?, tests, format),
+        RulesCommand::Explain(arguments) => explain(config, arguments),
+        RulesCommand::List { file, format } => list(&Opened::new(config, file)?, format),
+        RulesCommand::Schema => say(SCHEMA.trim_end()),
+    }
+}
+
+/// A rule file, and what the configuration says about it.
+struct Opened {
+    path: PathBuf,
+    text: String,
+    lists: NamedLists,
+}
+
+impl Opened {
+    fn new(config: Option<&Path>, file: Option<PathBuf>) -> Result<Self, Failure> {
+        let (configured, lists) = Config::for_rules(config, environment())?;
+        let path = file.unwrap_or(configured);
+        let text = if path == Path::new("-") { input(&path)? } else { read_text(&path)? };
+        Ok(Self { path, text, lists })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings { lists: self.lists.clone(), today: Some(OffsetDateTime::now_utc().date()) }
+    }
+
+    fn load(&self) -> Loaded {
+        RuleSet::load(&self.text, &self.surroundings())
+    }
+
+    /// The rules, if the file is right; what is probably not meant is no obstacle here.
+    fn rules(&self) -> Result<RuleSet, Failure> {
+        let errors = |errors| Failure::Rules(LoadError::Rules { path: self.path.clone(), errors });
+        self.load().rules.map_err(errors)
+    }
+}
+
+fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
+    let Loaded { rules, warnings } = opened.load();
+    let errors = rules.as_ref().err().map(|wrong| wrong.errors.clone()).unwrap_or_default();
+    let mut all: Vec<_> = errors.iter().chain(&warnings).cloned().collect();
+    all.sort_by_key(|one| one.line);
+    let count = rules.as_ref().map(|rules| rules.rules().len()).ok();
+    say(&match format {
+        Format::Json => {
+            let document = json!({
+                "file": opened.path.to_string_lossy(),
+                "rules": count,
+                "errors": errors.len(),
+                "warnings": warnings.len(),
+                "diagnostics": all,
+            });
+            format!("{document:#}")
+        }
+        Format::Text => {
+            let level = |level| match level {
+                Level::Error => "error",
+                Level::Warning => "warning",
+            };
+            let mut lines: Vec<_> = all.iter().map(|one| format!("{}: {one}", level(one.level))).collect();
+            let found = format!("{} errors, {} warnings", errors.len(), warnings.len());
+            lines.push(match count {
+                Some(count) => format!("{}: {count} rules, {found}", opened.path.display()),
+                None => format!("{}: {found}", opened.path.display()),
+            });
+            lines.join("\n")
+        }
+    })?;
+    if errors.is_empty() { Ok(()) } else { Err(Failure::Told(78)) }
+}
+
+fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), Failure> {
+    let path = tests.unwrap_or_else(|| opened.path.with_extension("tests.json"));
+    // A test must not depend on where it runs: lists that the configuration fills elsewhere hold what the tests say.
+    let surroundings = Surroundings { lists: NamedLists::new(), today: opened.surroundings().today };
+    let report = suite::run(&read_text(&path)?, &opened.text, &surroundings).map_err(|error| match error {
+        SuiteError::Rules(errors) => Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }),
+        SuiteError::Tests(errors) => {
+            let told: Vec<_> = errors.errors.iter().map(ToString::to_string).collect();
+            Failure::Tests(format!("the test file {} is wrong:\n{}", path.display(), told.join("\n")))
+        }
+    })?;
+    let explainer = Explainer::new(&opened.text, &report.surroundings)
+        .map_err(|errors| Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }))?;
+    let decision = |outcome: &Outcome| {
+        let explanation = explainer.explain(&outcome.rule, outcome.record.as_bytes());
+        explanation.map(|explanation| explanation.decision()).unwrap_or_default()
+    };
+    let failed: Vec<_> = report.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+    say(&match format {
+        Format::Json => {
+            let outcomes: Vec<_> = report
+                .outcomes
+                .iter()
+                .map(|outcome| {
+                    json!({
+                        "rule": outcome.rule,
+                        "test": outcome.name,
+                        "line": outcome.line,
+                        "expected": outcome.expected.as_str(),
+                        "matched": outcome.matched,
+                        "passed": outcome.passed(),
+                        "decision": if outcome.passed() { Value::Null } else { decision(outcome).into() },
+                    })
+                })
+                .collect();
+            let document = json!({
+                "passed": report.outcomes.len() - failed.len(),
+                "failed": failed.len(),
+                "untested": report.untested,
+                "warnings": report.warnings,
+                "tests": outcomes,
+            });
+            format!("{document:#}")
+        }
+        Format::Text => {
+            let mut lines: Vec<_> = report.warnings.iter().map(|one| format!("warning: {one}")).collect();
+            lines.extend(failed.iter().map(|outcome| {
+                let (expected, found) = match outcome.expected {
+                    Expect::Match => ("must match", "does not"),
+                    Expect::NoMatch => ("must not match", "does"),
+                };
+                format!(
+                    "FAILED line {}: {}: {:?} {expected} and {found}\n        {}",
+                    outcome.line,
+                    outcome.rule,
+                    outcome.name,
+                    decision(outcome)
+                )
+            }));
+            if !report.untested.is_empty() {
+                lines.push(format!("without tests: {}", report.untested.join(", ")));
+            }
+            let passed = report.outcomes.len() - failed.len();
+            lines.push(format!("{}: {passed} passed, {} failed", path.display(), failed.len()));
+            lines.join("\n")
+        }
+    })?;
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Told(1)) }
+}
+
+fn list(opened: &Opened, format: Format) -> Result<(), Failure> {
+    let rules = opened.rules()?;
+    if format == Format::Json {
+        let infos: Vec<&RuleInfo> = rules.rules().iter().map(|rule| &**rule).collect();
+        return say(&format!("{:#}", json!(infos)));
+    }
+    let rows: Vec<[String; 5]> = rules
+        .rules()
+        .iter()
+        .map(|rule| {
+            let about = rule.title.as_ref().unwrap_or(&rule.description);
+            let mode = rule.mode.as_str();
+            [
+                rule.id.clone(),
+                rule.severity.to_string(),
+                mode.to_owned(),
+                rule.attack.join(" "),
+                about.lines().next().unwrap_or_default().to_owned(),
+            ]
+        })
+        .collect();
+    say(&table(["ID", "SEVERITY", "MODE", "ATT&CK", "ABOUT"], &rows))
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let head = head.map(str::to_owned);
+    let all: Vec<&[String; N]> = std::iter::once(&head).chain(rows).collect();
+    let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let line = |row: &&[String; N]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = width(column).unwrap_or_default();
+            format!("{cell:width$}")
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure> {
+    let ExplainArgs { rule, rules, record, index, format } = arguments;
+    let opened = Opened::new(config, rules)?;
+    let explainer = Explainer::new(&opened.text, &opened.surroundings())
+        .map_err(|errors| Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }))?;
+    let raw = one_record(&record, index)?;
+    let ids: Vec<String> = if let Some(id) = rule {
+        if !explainer.ids().any(|known| known == id) {
+            let file = opened.path.display();
+            let message = format!("there is no rule {id:?} in {file}; `trailhound rules list` shows all");
+            return Err(Failure::Other(message));
+        }
+        vec![id]
+    } else {
+        let is_met = |id: &&str| {
+            let explanation = explainer.explain(id, raw.as_bytes());
+            explanation.is_some_and(|one| one.verdict != Verdict::Fails)
+        };
+        explainer.ids().filter(is_met).map(str::to_owned).collect()
+    };
+    let told: Vec<_> = ids.iter().filter_map(|id| Some((id, explainer.explain(id, raw.as_bytes())?))).collect();
+    if format == Format::Json {
+        let documents: Vec<Value> = told
+            .iter()
+            .map(|(id, explanation)| {
+                let steps: Vec<_> = explanation
+                    .steps
+                    .iter()
+                    .map(|step| json!({ "depth": step.depth, "holds": step.holds, "text": step.text }))
+                    .collect();
+                json!({
+                    "rule": id,
+                    "matches": explanation.verdict == Verdict::Matches,
+                    "exception": match explanation.verdict { Verdict::Excepted(position) => json!(position), _ => Value::Null },
+                    "decision": explanation.decision(),
+                    "steps": steps,
+                })
+            })
+            .collect();
+        return say(&format!("{:#}", json!(documents)));
+    }
+    if told.is_empty() {
+        return say("no rule matches this record; name one with --rule to see why it does not");
+    }
+    let text = |(id, explanation): &(&String, crate::rules::Explanation)| {
+        let verdict = match explanation.verdict {
+            Verdict::Matches => "matches".to_owned(),
+            Verdict::Excepted(position) => format!("is met, but excepted by unless[{position}]"),
+            Verdict::Fails => "does not match".to_owned(),
+        };
+        let steps = explanation.steps.iter().map(|step| {
+            let mark = if step.holds { "yes" } else { "NO " };
+            format!("  {mark}  {}{}", "  ".repeat(step.depth), step.text)
+        });
+        std::iter::once(format!("{id} {verdict}")).chain(steps).collect::<Vec<_>>().join("\n")
+    };
+    say(&told.iter().map(text).collect::<Vec<_>>().join("\n\n"))
+}
+
+fn input(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let failed = |error: std::io::Error| Failure::at(format_args!("cannot read {}", path.display()), error);
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(MAX_RECORD_FILE).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).map_err(failed)?.take(MAX_RECORD_FILE).read_to_string(&mut text)
+    };
+    read.map_err(failed)?;
+    Ok(text)
+}
+
+/// The bytes of one record as they stand in the file.
+fn one_record(path: &Path, index: usize) -> Result<String, Failure> {
+    let text = input(path)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim();
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|error| Failure::at(format_args!("{} is no JSON", path.display()), error))?;
+    let raw = text.as_bytes();
+    let records = crate::cloudtrail::json::get(raw, "Records").unwrap_or(raw);
+    let found = if crate::cloudtrail::json::is_array(records) {
+        let count = crate::cloudtrail::json::elements(records).count();
+        crate::cloudtrail::json::elements(records).nth(index).ok_or_else(|| {
+            Failure::Other(format!("{} holds {count} records: there is no record {index}", path.display()))
+        })?
+    } else {
+        // EventBridge puts the record under `detail`.
+        crate::cloudtrail::json::get(raw, "detail").unwrap_or(raw)
+    };
+    Ok(String::from_utf8_lossy(found).into_owned())
+}
