@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::condition::Field;
 use super::pattern::{CONDITIONS, NEGATABLE};
-use super::{BUILT_IN_LISTS, Matcher, RuleSet, Surroundings};
+use super::{BUILT_IN_LISTS, Matcher, RuleSet, Surroundings, suite};
 
 const PAGE: &str = include_str!("../../docs/rules.md");
 const MIN_EXAMPLES: usize = 40;
@@ -69,4 +69,14 @@ fn each_condition_has_an_example() {
     for key in Field::ALL.map(Field::key).iter().chain(&BUILT_IN_LISTS) {
         assert!(PAGE.contains(&format!("`{key}`")), "{key}");
     }
+}
+
+#[test]
+fn the_file_that_is_shown_is_right_and_passes_its_tests() {
+    let mut shown = PAGE.split("\n```json\n").skip(1).map(|rest| rest.split("\n```").next().unwrap());
+    let (rules, tests) = (shown.next().unwrap(), shown.next().unwrap());
+    let loaded = RuleSet::load(rules, &Surroundings::default());
+    assert!(loaded.rules.is_ok() && loaded.warnings.is_empty(), "{loaded:?}");
+    let report = suite::run(tests, rules, &Surroundings::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.passed() && report.outcomes.len() == 2 && report.untested.is_empty(), "{report:?}");
 }
