@@ -1,5 +1,6 @@
 //! Patterns, detonations and rule tests of others, which are not part of this project: `TRAILHOUND_TEST_DATA` names
 //! their folder.
+#![allow(clippy::print_stdout, reason = "the table of detonations is what is asked for")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

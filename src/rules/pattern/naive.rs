@@ -2,8 +2,8 @@
 //! that were never bytes. Generators of patterns and records stand here, too; letters are few, so that matches are
 //! frequent.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -528,12 +528,12 @@ fn conditions(below: impl Strategy<Value = Pattern> + Clone + 'static) -> impl S
 
 /// A key stands in an object once.
 fn once(entries: Pattern) -> Pattern {
-    let mut kept: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
     let name = |entry: &Entry| match entry {
         Entry::Below(name, _) | Entry::Values(name, _) => *name,
         Entry::Or(_) => "$or",
     };
-    entries.into_iter().filter(|entry| kept.insert(name(entry), ()).is_none()).collect()
+    entries.into_iter().filter(|entry| kept.insert(name(entry))).collect()
 }
 
 fn leaf_patterns() -> impl Strategy<Value = Pattern> {
