@@ -2,6 +2,8 @@
 
 mod condition;
 mod document;
+#[cfg(test)]
+mod examples;
 mod explain;
 mod fields;
 mod file;
