@@ -75,11 +75,10 @@ fn what_is_wrong_is_78_and_what_is_doubtful_is_told() {
     let output = trailhound(&["rules", "check", &doubtful]).output().unwrap();
     let told = stdout(&output);
     assert_eq!(code(&output), 0, "{told}");
-    assert!(
-        told.contains("warning: line 5: events[0].eventName (rule \"trail-stopped\"): ")
-            && told.contains("\"StopLogging\""),
-        "{told}"
-    );
+    let line =
+        fs::read_to_string(&doubtful).unwrap().lines().position(|line| line.contains("stopLogging")).unwrap() + 1;
+    let expected = format!("warning: line {line}: events[0].eventName (rule \"trail-stopped\"): ");
+    assert!(told.contains(&expected) && told.contains("\"StopLogging\""), "{told}");
 
     let wrong = file(directory.path(), &[rule(&json!({})), always_true(), rule(&json!({ "severty": "LOW" }))]);
     let output = trailhound(&["rules", "check", &wrong]).output().unwrap();
@@ -213,5 +212,75 @@ fn rules_that_guard_the_pipeline_know_its_parts_from_the_configuration() {
         fs::write(&path, record.to_string()).unwrap();
         let output = configured(&["rules", "explain", "--rules", &rules, path.to_str().unwrap()]).output().unwrap();
         assert!(stdout(&output).starts_with(expected), "{}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
+fn rules_of_others_are_printed_in_our_format() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let sigma = path(
+        "console.yml",
+        "title: Console login without MFA\nid: 6a0f2c1e-3d55-4c3f-9a44-0f6f1a2b3c4d\nauthor: The team\nlevel: high\n\
+         logsource: {product: aws, service: cloudtrail}\ntags: [attack.initial-access, attack.t1078.004]\n\
+         detection:\n  selection:\n    eventSource: signin.amazonaws.com\n    eventName: ConsoleLogin\n    \
+         additionalEventData.MFAUsed: 'No'\n  filter:\n    userIdentity.type: AssumedRole\n  condition: selection and not filter\n",
+    );
+    let pattern = json!({ "source": ["aws.cloudtrail"], "detail-type": ["AWS API Call via CloudTrail"],
+        "detail": { "eventSource": ["cloudtrail.amazonaws.com"], "eventName": ["StopLogging", { "prefix": "Delete" }] } });
+    let eventbridge = path(
+        "rule.json",
+        &json!({ "Name": "trail-changes", "State": "ENABLED", "EventPattern": pattern.to_string() }).to_string(),
+    );
+    let cloudwatch = path("root.txt", "{ ($.userIdentity.type = \"Root\") && ($.userIdentity.invokedBy NOT EXISTS) }");
+    let mut rules = Vec::new();
+    for (from, path) in [("sigma", &sigma), ("eventbridge", &eventbridge), ("cloudwatch", &cloudwatch)] {
+        let output = trailhound(&["rules", "import", "--from", from, path]).output().unwrap();
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        rules.extend(printed["events"].as_array().unwrap().clone());
+    }
+    assert_eq!(rules[0]["id"], "6a0f2c1e-3d55-4c3f-9a44-0f6f1a2b3c4d");
+    assert_eq!((&rules[0]["author"], &rules[0]["severity"]), (&json!("The team"), &json!("HIGH")));
+    assert_eq!(rules[0]["attack"], json!(["T1078.004"]));
+    assert_eq!(rules[1]["id"], "trail-changes");
+    let together = file(directory.path(), &rules);
+    let output = trailhound(&["rules", "check", &together]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stdout(&output));
+}
+
+#[test]
+fn an_import_that_is_refused_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("in");
+    let import = |from: &str, text: &str| {
+        fs::write(&path, text).unwrap();
+        let output = trailhound(&["rules", "import", "--from", from, path.to_str().unwrap()]).output().unwrap();
+        (code(&output), stdout(&output), stderr(&output))
+    };
+    // CIS 4.1 as printed in v1.4: everything is joined by "or".
+    let printed = "{($.errorCode = \"*UnauthorizedOperation\") || ($.errorCode = \"AccessDenied*\") || \
+                   ($.sourceIPAddress!=\"delivery.logs.amazonaws.com\") || ($.eventName!=\"HeadBucket\") }";
+    let (status, rules, told) = import("cloudwatch", printed);
+    assert!(status == 78 && rules.contains("anything-but") && told.contains("always true"), "{told}");
+    let counting = "title: Many\nid: 0d5d9f7c-52b3-4a1f-8b0e-c7c9b8d5a6e1\nlevel: low\nlogsource: {product: aws, service: cloudtrail}\n\
+                    detection:\n  selection:\n    eventName: GetSecretValue\n  condition: selection | count() by userIdentity.arn > 10\n";
+    for (from, text, reason) in [
+        ("sigma", counting, "count"),
+        ("sigma", "title: [", "YAML"),
+        (
+            "eventbridge",
+            "{\"source\": [\"aws.ec2\"], \"detail-type\": [\"EC2 Instance State-change Notification\"]}",
+            "CloudTrail",
+        ),
+        ("cloudwatch", "[ip, user]", "JSON"),
+    ] {
+        let (status, rules, told) = import(from, text);
+        assert_eq!((status, rules.as_str()), (78, ""), "{told}");
+        assert!(told.contains(reason), "{told}");
     }
 }
