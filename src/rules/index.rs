@@ -53,3 +53,45 @@ impl Index {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::rules::RuleSet;
+
+    /// Rules that name other events, by every kind of condition, are not even looked at.
+    #[test]
+    fn a_record_is_looked_at_by_the_few_rules_that_could_match_it() {
+        let other = |i: u32| {
+            let condition = match i % 5 {
+                0 => json!({ "eventName": format!("Other{i}") }),
+                1 => json!({ "eventSource": format!("service{i}.amazonaws.com"), "eventName": "Create*" }),
+                2 => json!({ "errorCode": format!("Code{i}"), "pattern": { "userAgent": [{ "prefix": "x" }] } }),
+                3 => json!({ "pattern": { "eventName": [format!("Other{i}"), format!("Another{i}")] } }),
+                _ => json!({ "pattern": { "userIdentity": { "type": ["SAMLUser"] }, "userAgent": [i.to_string()] } }),
+            };
+            let mut rule = json!({ "id": format!("r{i}"), "severity": "LOW" });
+            rule.as_object_mut().unwrap().extend(condition.as_object().unwrap().clone());
+            rule
+        };
+        let mut rules: Vec<_> = (0..9_990).map(other).collect();
+        rules.push(json!({ "id": "name", "severity": "LOW", "eventName": ["CreateUser", "DeleteUser"] }));
+        rules.push(json!({ "id": "wildcard", "severity": "LOW", "eventName": "*User" }));
+        rules.push(json!({ "id": "or", "severity": "LOW", "pattern": { "$or": [
+            { "eventName": ["CreateUser"], "readOnly": [false] }, { "eventName": ["StopLogging"] }] } }));
+        rules.push(json!({ "id": "off", "severity": "LOW", "mode": "off", "eventName": "CreateUser" }));
+        let set = RuleSet::parse(&json!(rules).to_string()).unwrap();
+        let key =
+            |code| Key([Found::Text("CreateUser"), Found::Text("iam.amazonaws.com"), code, Found::Text("IAMUser")]);
+        let ids = |key: &Key<'_>| -> Vec<String> {
+            let found = set.index.candidates(&set.rules, key);
+            found.into_iter().map(|position| set.rules[position].info.id.clone()).collect()
+        };
+        assert_eq!(ids(&key(Found::Absent)), ["name", "wildcard", "or"]);
+        assert_eq!(ids(&key(Found::Text("Code7"))), ["r7", "name", "wildcard", "or"]);
+        // What is no text can be met by a pattern only.
+        assert_eq!(ids(&Key([Found::Odd, Found::Absent, Found::Absent, Found::Absent])).len(), 9_990 / 5 + 1);
+    }
+}
