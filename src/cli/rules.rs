@@ -376,7 +376,9 @@ fn import(from: From, files: &[PathBuf]) -> Result<(), Failure> {
     if refused.is_empty() {
         return Ok(());
     }
-    refused.iter().for_each(|error| tell(error));
+    for error in &refused {
+        tell(error);
+    }
     Err(Failure::Told(78))
 }
 

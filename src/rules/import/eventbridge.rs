@@ -1,7 +1,7 @@
 //! EventBridge rules for CloudTrail: what stands under `detail` is a pattern of ours as it is.
 //!
 //! Read are a bare event pattern, the output of `aws events describe-rule` and `list-rules`, and the rules of
-//! CloudFormation templates (`AWS::Events::Rule`) in JSON or YAML. The language is that of the EventBridge user guide,
+//! `CloudFormation` templates (`AWS::Events::Rule`) in JSON or YAML. The language is that of the EventBridge user guide,
 //! "Creating event patterns". The envelope is told by the record as well: `source` by eventSource, `detail-type` by
 //! eventType, `account` and `region` by recipientAccountId and awsRegion.
 
@@ -379,6 +379,7 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::too_many_lines, reason = "lists of examples")]
 mod tests {
     use serde_json::json;
 

@@ -3,8 +3,11 @@
 //! A pattern's object says "all of"; its lists and `$or` say "any of". Two conditions on one field are worked out into
 //! one list, and two `$or` side by side are multiplied out, up to the engine's own limit.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
+use super::is_plain_field;
 use super::meeting::meet;
 
 /// As many ways as the engine allows for a pattern to be met.
@@ -38,6 +41,26 @@ impl Expression {
             Self::Not(_) => false,
             Self::Leaf(_) => true,
         }
+    }
+
+    /// The fields of which two things are asked together.
+    pub(super) fn asked_twice(&self) -> BTreeSet<&str> {
+        let parts = match self {
+            Self::All(parts) | Self::Any(parts) => parts,
+            Self::Not(part) => return part.asked_twice(),
+            Self::Leaf(_) => return BTreeSet::new(),
+        };
+        let mut twice: BTreeSet<&str> = parts.iter().flat_map(Self::asked_twice).collect();
+        if matches!(self, Self::All(_)) {
+            let mut seen = BTreeSet::new();
+            for part in parts {
+                let mut paths = BTreeSet::new();
+                part.each_leaf(&mut |leaf| _ = paths.insert(leaf.path.as_str()));
+                twice.extend(paths.intersection(&seen));
+                seen.extend(paths);
+            }
+        }
+        twice
     }
 
     /// Calls `visit` with every field.
@@ -75,7 +98,14 @@ impl Problem {
                     "two conditions on {path} that one pattern cannot say together; join them into one, or split the rule"
                 )
             }
-            Self::Never(path) => format!("the conditions on {path} exclude each other: nothing would ever match"),
+            Self::Never(path) if is_plain_field(path) => {
+                format!("the conditions on {path} exclude each other: nothing would ever match")
+            }
+            Self::Never(path) => {
+                format!(
+                    "the conditions on {path} exclude each other: only a list could meet both, which cannot be said"
+                )
+            }
         }
     }
 }
@@ -279,6 +309,7 @@ fn each(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
 mod tests {
     use serde_json::json;
 
@@ -324,9 +355,9 @@ mod tests {
         {"$or":[{"a":["1"]},{"b":["2"]},{"c":["3"]}]}
         {"$or":[{"a":["1"],"$or":[{"b":["2"]},{"c":["3"]}]},{"$or":[{"b":["2"]},{"c":["3"],"b":["2"]}]}]}
         {"a":["1"]}
-        the conditions on a exclude each other: nothing would ever match
-        the conditions on a exclude each other: nothing would ever match
-        the conditions on a exclude each other: nothing would ever match
+        the conditions on a exclude each other: only a list could meet both, which cannot be said
+        the conditions on a exclude each other: only a list could meet both, which cannot be said
+        the conditions on a exclude each other: only a list could meet both, which cannot be said
         {"$or":[{"a":["1"]},{"b":["2"],"a":["1","9"]}]}
         {"b":["2"],"a":["9"]}
         two conditions on a that one pattern cannot say together; join them into one, or split the rule

@@ -169,6 +169,7 @@ fn literal(expression: &str) -> Option<Text> {
     (!text.is_empty()).then(|| Text::Parts(Parts { within: vec![text], ..Parts::default() }))
 }
 
+#[allow(clippy::match_same_arms, reason = "the order of the arms decides")]
 fn pair(left: &Value, right: &Value) -> Option<Vec<Value>> {
     if left == right {
         return Some(vec![left.clone()]);
@@ -185,7 +186,7 @@ fn pair(left: &Value, right: &Value) -> Option<Vec<Value>> {
         (Kind::Number(number), Kind::Numeric(range)) => only_if(within(number, range)?, left),
         (Kind::Numeric(range), Kind::Number(number)) => only_if(within(number, range)?, right),
         (Kind::Number(left_number), Kind::Number(number)) => only_if(left_number.total_cmp(&number).is_eq(), left),
-        (Kind::Numeric(_), Kind::Numeric(_)) => None,
+        (Kind::Numeric(one), Kind::Numeric(other)) => between(one, other),
         (Kind::Text(Text::Any), Kind::Text(_)) => Some(vec![right.clone()]),
         (Kind::Text(_), Kind::Text(Text::Any)) => Some(vec![left.clone()]),
         (Kind::Text(one), Kind::Text(other)) => text_pair(left, one, right, other),
@@ -217,6 +218,30 @@ fn within(number: f64, range: &Value) -> Option<bool> {
         })
     };
     range.as_array()?.chunks(2).map(holds).try_fold(true, |all, holds| Some(all && holds?))
+}
+
+/// Of two bounds the narrower one, or the range between them.
+fn between(one: &Value, other: &Value) -> Option<Vec<Value>> {
+    let bound = |range: &Value| match range.as_array()?.as_slice() {
+        [operator, number] => Some((operator.as_str()?.to_owned(), number.clone(), number.as_f64()?)),
+        _ => None,
+    };
+    let (one, other) = (bound(one)?, bound(other)?);
+    let is_low = |bound: &(String, Value, f64)| bound.0.starts_with('>');
+    if one.0 == "=" || other.0 == "=" {
+        return None;
+    }
+    if is_low(&one) == is_low(&other) {
+        // Of equal numbers the one that does not belong to the range.
+        let order = one.2.total_cmp(&other.2);
+        let first = if order.is_eq() { one.0.len() == 1 } else { order.is_gt() == is_low(&one) };
+        let (operator, number, _) = if first { one } else { other };
+        return Some(vec![json!({ "numeric": [operator, number] })]);
+    }
+    let (low, high) = if is_low(&one) { (one, other) } else { (other, one) };
+    let order = low.2.total_cmp(&high.2);
+    let holds_one = order.is_lt() || (order.is_eq() && low.0 == ">=" && high.0 == "<=");
+    Some(if holds_one { vec![json!({ "numeric": [low.0, low.1, high.0, high.1] })] } else { Vec::new() })
 }
 
 fn text_pair(left: &Value, one: Text, right: &Value, other: Text) -> Option<Vec<Value>> {
@@ -361,6 +386,7 @@ fn chains(sequence: &[&str], fold: &impl Fn(&str) -> String) -> Vec<Vec<String>>
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
 mod tests {
     use super::*;
 
@@ -386,6 +412,10 @@ mod tests {
             (json!([{ "equals-ignore-case": "Ab" }, true]), json!(["AB", true, null])),
             (json!([{ "exists": false }, null]), json!([{ "exists": true }])),
             (json!([5, 6]), json!([{ "numeric": [">", 5] }])),
+            (json!([{ "numeric": [">", 5] }]), json!([{ "numeric": ["<=", 9] }])),
+            (json!([{ "numeric": [">", 5] }]), json!([{ "numeric": [">=", 5] }])),
+            (json!([{ "numeric": ["<", 5] }]), json!([{ "numeric": ["<", 7] }])),
+            (json!([{ "numeric": ["<", 5] }]), json!([{ "numeric": [">=", 5] }])),
             (json!([{ "wildcard": "*" }, 5]), json!([{ "cidr": "10.0.0.0/8" }])),
             (contains("ab"), contains("bc")),
             (contains("ab"), contains("xaby")),
@@ -409,6 +439,10 @@ mod tests {
         ["AB",true]
         [null]
         [6]
+        [{"numeric":[">",5,"<=",9]}]
+        [{"numeric":[">",5]}]
+        [{"numeric":["<",5]}]
+        []
         cannot be said
         [{"regex":"(?is)bc.*ab"},{"regex":"(?is)abc"},{"regex":"(?is)ab.*bc"}]
         [{"regex":"(?is)xaby"}]
@@ -431,7 +465,7 @@ mod tests {
                         c
                     })
                     .collect();
-                (0..=5).map(move |length| text[..length].to_owned())
+                (0..=5).map(move |length| text.chars().take(length).collect::<String>())
             })
             .collect();
         let contains = |part: &str| vec![json!({ "regex": format!("(?is){part}") })];

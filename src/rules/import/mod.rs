@@ -191,7 +191,7 @@ impl Draft {
         if id != self.id {
             self.note(format!("the id is made from the name {:?}", bounded(&self.id, MAX_VALUE_BYTES)));
         }
-        let id = unique(id, taken);
+        let id = unique(&id, taken);
         if self.severity.is_none() {
             self.note("the format has no severity: MEDIUM is a guess");
         }
@@ -264,12 +264,12 @@ fn sanitised(name: &str) -> String {
 }
 
 /// The id, numbered if the file has it already.
-fn unique(id: String, taken: &mut HashSet<String>) -> String {
-    let mut candidate = id.clone();
+fn unique(id: &str, taken: &mut HashSet<String>) -> String {
+    let mut candidate = id.to_owned();
     let mut number = 2_u64;
     while !taken.insert(candidate.clone()) {
         let suffix = format!("-{number}");
-        let kept = bytes_of(&id, MAX_ID_BYTES.saturating_sub(suffix.len()));
+        let kept = bytes_of(id, MAX_ID_BYTES.saturating_sub(suffix.len()));
         candidate = format!("{kept}{suffix}");
         number += 1;
     }
@@ -370,7 +370,7 @@ mod tests {
         }
         assert_eq!(sanitised(&"x".repeat(100)).len(), 64);
         let mut taken = HashSet::new();
-        let ids: Vec<_> = (0..3).map(|_| unique("y".repeat(64), &mut taken)).collect();
+        let ids: Vec<_> = (0..3).map(|_| unique(&"y".repeat(64), &mut taken)).collect();
         assert!(ids.iter().all(|id| id.len() == 64));
         assert_eq!(taken.len(), 3);
     }

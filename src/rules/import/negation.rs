@@ -57,9 +57,9 @@ pub(super) fn whole(parts: Vec<Expression>) -> Result<(Conjunction, Vec<Leaf>), 
             kept.push(Expression::Leaf(leaf));
             continue;
         };
-        if let Some(values) = only_list(&leaf.values) {
+        if let Some(values) = opposite(&leaf.values, &earlier.values) {
             unless.push(Leaf { path: leaf.path, values });
-        } else if let Some(values) = only_list(&earlier.values) {
+        } else if let Some(values) = opposite(&earlier.values, &leaf.values) {
             unless.push(Leaf { path: leaf.path.clone(), values });
             *earlier = leaf;
         } else {
@@ -69,9 +69,15 @@ pub(super) fn whole(parts: Vec<Expression>) -> Result<(Conjunction, Vec<Leaf>), 
     Ok((Conjunction::of(&Expression::All(kept))?, unless))
 }
 
-fn only_list(values: &[Value]) -> Option<Vec<Value>> {
+/// What does not meet `values` of what meets `others`, as a single list.
+fn opposite(values: &[Value], others: &[Value]) -> Option<Vec<Value>> {
     let mut lists = complement(values)?;
-    if lists.len() == 1 { lists.pop() } else { None }
+    let mut values = if lists.len() == 1 { lists.pop()? } else { return None };
+    let absent = json!({ "exists": false });
+    if !others.contains(&absent) {
+        values.retain(|value| *value != absent);
+    }
+    (!values.is_empty()).then_some(values)
 }
 
 /// Any text.
@@ -85,6 +91,7 @@ pub(super) fn any_number() -> [Value; 2] {
 }
 
 /// What the conditions of a field accept, by the kind of value.
+#[allow(clippy::struct_excessive_bools, reason = "a set of kinds of values")]
 #[derive(Default)]
 struct Accepted {
     absent: bool,
@@ -144,10 +151,10 @@ pub(super) fn complement(values: &[Value]) -> Option<Vec<Vec<Value>>> {
         let (exact, ignoring_case) = (&accepted.exact, &accepted.ignoring_case);
         if accepted.expressions.is_empty() {
             if !exact.is_empty() {
-                but(json!(exact));
+                but(one_or_all(exact));
             }
             if !ignoring_case.is_empty() {
-                but(json!({ "equals-ignore-case": ignoring_case }));
+                but(json!({ "equals-ignore-case": one_or_all(ignoring_case) }));
             }
         } else {
             let escaped = |value: &Value| value.as_str().map(regex::escape);
@@ -158,7 +165,7 @@ pub(super) fn complement(values: &[Value]) -> Option<Vec<Vec<Value>>> {
         }
     }
     if !accepted.every_number && !accepted.numbers.is_empty() {
-        but(json!(accepted.numbers));
+        but(one_or_all(&accepted.numbers));
     }
     for reference in accepted.references {
         but(reference);
@@ -168,6 +175,10 @@ pub(super) fn complement(values: &[Value]) -> Option<Vec<Vec<Value>>> {
         lists.push(vec![json!({ "exists": true })]);
     }
     Some(lists)
+}
+
+fn one_or_all(values: &[Value]) -> Value {
+    if let [only] = values { only.clone() } else { json!(values) }
 }
 
 /// `None` for a condition of which the opposite cannot be said.
@@ -242,6 +253,7 @@ pub(super) fn doubtful(expression: &Expression) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
 mod tests {
     use super::*;
 
@@ -271,8 +283,8 @@ mod tests {
         .collect();
         insta::assert_snapshot!(all.join("\n"), @r#"
         [[{"exists":false},{"anything-but":{"equals-ignore-case":["a","b"]}}]]
-        [[{"exists":false},{"anything-but":["A"]}],[{"exists":false},{"anything-but":[5]}]]
-        [[{"exists":false},{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},false,null],[{"exists":false},{"anything-but":{"equals-ignore-case":["true"]}}]]
+        [[{"exists":false},{"anything-but":"A"}],[{"exists":false},{"anything-but":5}]]
+        [[{"exists":false},{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},false,null],[{"exists":false},{"anything-but":{"equals-ignore-case":"true"}}]]
         [[{"wildcard":"*"},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]]
         [[{"exists":true}]]
         [[{"exists":false}]]
@@ -294,7 +306,7 @@ mod tests {
         assert_eq!(doubtful(&expression), ["a"]);
         let pushed = pushed_down(&expression, false).unwrap();
         assert!(pushed.is_positive());
-        insta::assert_snapshot!(format!("{pushed:?}"), @r#"All([Leaf(Leaf { path: "a", values: [Object {"exists": Bool(false)}, Object {"anything-but": Array [String("x")]}] }), Leaf(Leaf { path: "requestParameters.b", values: [String("x")] })])"#);
+        insta::assert_snapshot!(format!("{pushed:?}"), @r#"All([Leaf(Leaf { path: "a", values: [Object {"exists": Bool(false)}, Object {"anything-but": String("x")}] }), Leaf(Leaf { path: "requestParameters.b", values: [String("x")] })])"#);
         let address = not(Expression::leaf("sourceIPAddress", vec![json!({ "cidr": "10.0.0.0/8" })]));
         assert_eq!(pushed_down(&address, false), Err(NotNegatable("sourceIPAddress".into())));
     }

@@ -3,6 +3,8 @@
 //! What a rule asks for becomes its pattern, and what it asks not to be there becomes exceptions, which negate exactly.
 //! Conditions on the event's source and name that name them become plain conditions: the index needs them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::expression::{Conjunction, Expression, Leaf, Problem};
@@ -217,7 +219,15 @@ impl Reader<'_> {
         if asked.is_empty() {
             self.make_positive(&mut asked, &mut exceptions);
         }
-        let (mut asked, opposites) = match whole(asked) {
+        let asked = Expression::All(asked);
+        let patterns = std::iter::once(&asked).chain(exceptions.iter().map(|(_, exception)| exception));
+        let twice: BTreeSet<_> =
+            patterns.flat_map(Expression::asked_twice).filter(|path| !is_plain_field(path)).collect();
+        for path in twice {
+            self.draft
+                .note(format!("if {path} is a list, one element must meet all conditions on it; Sigma takes any"));
+        }
+        let (mut asked, opposites) = match whole(vec![asked]) {
             Ok(whole) => whole,
             Err(problem) => return self.refuse("detection.condition", problem.message()),
         };
@@ -477,6 +487,7 @@ fn simplify(pattern: &mut Conjunction, path: &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::too_many_lines, reason = "lists of examples")]
 mod tests {
     use crate::rules::RuleSet;
     use crate::rules::import::{Format, import, print};
@@ -622,35 +633,38 @@ mod tests {
         {
           "events": [
             {
+              "eventName": ["ActOne", "ActTwo"],
               "pattern": {
                 "$or": [
-                  { "eventName": [{ "equals-ignore-case": "ActOne" }], "x": [{ "equals-ignore-case": "1" }, 1] },
-                  { "eventName": [{ "equals-ignore-case": "ActTwo" }], "y": [{ "equals-ignore-case": "true" }, true] }
+                  { "eventName": ["ActOne"], "x": [{ "equals-ignore-case": "1" }, 1] },
+                  { "eventName": ["ActTwo"], "y": [{ "equals-ignore-case": "true" }, true] }
                 ]
               }
             }
           ]
         }
+        note: case counts for eventName, as CloudTrail writes it
 
         {
           "events": [
             {
-              "pattern": { "eventName": [{ "equals-ignore-case": "ActOne" }] },
+              "eventName": "ActOne",
               "unless": [
                 { "pattern": { "userIdentity.type": [{ "equals-ignore-case": "Root" }] }, "reason": "Sigma filter a" }
               ]
             }
           ]
         }
+        note: case counts for eventName, as CloudTrail writes it
 
         {
           "events": [
             {
+              "eventName": "ActOne",
               "pattern": {
-                "eventName": [{ "equals-ignore-case": "ActOne" }],
                 "$or": [
-                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["x"] } }] },
-                  { "requestParameters.p": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["y"] } }] },
+                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": "x" } }] },
+                  { "requestParameters.p": [{ "exists": false }, { "anything-but": { "equals-ignore-case": "y" } }] },
                   { "errorCode": [{ "equals-ignore-case": "z" }] }
                 ]
               }
@@ -658,6 +672,7 @@ mod tests {
           ]
         }
         note: "not": if requestParameters.p is a list, one element that differs is enough here
+        note: case counts for eventName, as CloudTrail writes it
 
         {
           "events": [
@@ -665,7 +680,7 @@ mod tests {
               "pattern": {
                 "$or": [
                   { "eventName": [{ "equals-ignore-case": "ActOne" }] },
-                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": ["x"] } }] }
+                  { "userAgent": [{ "exists": false }, { "anything-but": { "equals-ignore-case": "x" } }] }
                 ]
               }
             }
@@ -688,13 +703,14 @@ mod tests {
               "pattern": { "requestParameters.p": [{ "regex": "a+" }, false] },
               "unless": [
                 {
-                  "pattern": { "requestParameters.p": [{ "exists": false }, { "anything-but": { "regex": "(?:(?is)b)" } }] },
+                  "pattern": { "requestParameters.p": [{ "anything-but": { "regex": "(?:(?is)b)" } }] },
                   "reason": "the rule asks for more of requestParameters.p"
                 }
               ]
             }
           ]
         }
+        note: if requestParameters.p is a list, one element must meet all conditions on it; Sigma takes any
         note: if requestParameters.p is a list, every element must meet the second condition on it here
 
         {
@@ -720,10 +736,11 @@ mod tests {
         {
           "events": [
             {
-              "pattern": { "eventName": [{ "equals-ignore-case": "ActOne" }] }
+              "eventName": "ActOne"
             }
           ]
         }
+        note: case counts for eventName, as CloudTrail writes it
         "#);
     }
 

@@ -250,13 +250,24 @@ fn pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
+fn only_wildcards(pieces: &[Piece]) -> bool {
+    !pieces.is_empty() && !pieces.iter().any(|piece| matches!(piece, Piece::Text(_)))
+}
+
+fn ones(pieces: &[Piece]) -> usize {
+    pieces.iter().filter(|piece| **piece == Piece::One).count()
+}
+
 /// Whether part of a number's text may match: what a condition on texts cannot see.
 fn may_be_a_number(pieces: &[Piece]) -> bool {
     let is_partial = pieces.iter().any(|piece| !matches!(piece, Piece::Text(_)));
+    if only_wildcards(pieces) {
+        return ones(pieces) > 1;
+    }
     let mut texts = pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(text) } else { None });
     let of_number =
         |text: &String| text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
-    is_partial && texts.clone().next().is_some() && texts.all(of_number)
+    is_partial && texts.all(of_number)
 }
 
 fn texts(pieces: &[Piece], cased: bool) -> Result<Vec<Value>, String> {
@@ -278,6 +289,14 @@ fn texts(pieces: &[Piece], cased: bool) -> Result<Vec<Value>, String> {
         pieces if cased && !pieces.contains(&Piece::One) => vec![json!({ "wildcard": wildcard(pieces) })],
         pieces => vec![json!({ "regex": as_regex(pieces, cased) })],
     };
+    if only_wildcards(pieces) && ones(pieces) == 1 {
+        // Every number has a first character; those with no other are few.
+        if pieces.contains(&Piece::Any) {
+            conditions.extend(any_number());
+        } else {
+            conditions.extend((0..10).map(Value::from));
+        }
+    }
     let regex = compiled(&as_regex(pieces, cased))?;
     conditions.extend([true, false].into_iter().filter(|is| regex.is_match(&is.to_string())).map(Value::Bool));
     Ok(conditions)
@@ -382,6 +401,7 @@ fn compiled(expression: &str) -> Result<regex::Regex, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
 mod tests {
     use super::*;
 
@@ -490,7 +510,7 @@ mod tests {
         a = "t*"
           a: [{"prefix":{"equals-ignore-case":"t"}},true]
         a = "?*"
-          a: [{"regex":"(?is)^."},true,false]
+          a: [{"regex":"(?is)^."},{"numeric":[">=",0]},{"numeric":["<",0]},true,false]
         a = "a\\*b\\\\c\\d"
           a: [{"equals-ignore-case":"a*b\\c\\d"}]
         a|contains = "$x.y"

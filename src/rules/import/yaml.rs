@@ -1,7 +1,7 @@
 //! YAML as JSON values, within limits: no aliases (a small file could grow without end), no key twice, no deep nesting.
 //!
 //! Plain scalars are read as Python's YAML 1.1 reader does, which Sigma's own tools use: `yes`, `no`, `on` and `off` are
-//! booleans. Numbers in other bases stay text. A tag `!Name` becomes `{"Fn::Name": ...}`, as CloudFormation reads it.
+//! booleans. Numbers in other bases stay text. A tag `!Name` becomes `{"Fn::Name": ...}`, as `CloudFormation` reads it.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value, json};
@@ -79,18 +79,17 @@ pub(super) fn documents(text: &str) -> Result<Vec<Value>, YamlError> {
             None if documents.len() >= MAX_DOCUMENTS => return Err(refuse("too many documents; split the file")),
             None => documents.push(value),
             Some(Open::List(values)) => values.push(value),
-            Some(Open::Map(members, key)) => match key.take() {
-                Some(key) => {
+            Some(Open::Map(members, key)) => {
+                if let Some(key) = key.take() {
                     members.insert(key, value);
-                }
-                None => {
+                } else {
                     let name = key_of(value).ok_or_else(|| refuse("a key is no text"))?;
                     if members.contains_key(&name) {
                         return Err(refuse(&format!("the key {name:?} stands here a second time")));
                     }
                     *key = Some(name);
                 }
-            },
+            }
         }
     }
     Ok(documents)
@@ -106,7 +105,7 @@ fn key_of(value: Value) -> Option<String> {
     }
 }
 
-/// The name of CloudFormation's short form: `!Sub` is `Fn::Sub`, and `!Ref` is `Ref`.
+/// The name of `CloudFormation`'s short form: `!Sub` is `Fn::Sub`, and `!Ref` is `Ref`.
 fn function(tag: &Tag) -> Option<String> {
     if tag.is_yaml_core_schema() || tag.suffix.is_empty() {
         return None;
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn depth_and_size_are_bounded() {
         assert!(read(&"[".repeat(100_000)).starts_with("line 1: "));
-        let deep: String = (0..70).map(|i| format!("{:i$}a:\n", "")).collect();
+        let deep = (0..70).map(|i| format!("{:i$}a:", "")).collect::<Vec<_>>().join("\n");
         assert!(read(&deep).ends_with("the YAML nests too deeply"));
         assert!(read(&format!("[{}]", "1,".repeat(MAX_NODES))).ends_with("too many values; split the file"));
     }
