@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use trailhound::rules::import::{Format, import, print};
-use trailhound::rules::{Matcher, RuleSet};
+use trailhound::rules::{Matcher, RuleSet, Surroundings};
 
 fn folder() -> PathBuf {
     PathBuf::from(std::env::var_os("TRAILHOUND_TEST_DATA").expect("TRAILHOUND_TEST_DATA"))
@@ -45,7 +45,8 @@ fn imported_sigma_rules_match_what_sigma_matches() {
         rules.extend(imported.unwrap_or_else(|errors| panic!("{errors:?}")).into_iter().map(|imported| imported.rule));
     }
     assert_eq!(rules.len(), 57);
-    let loaded = RuleSet::parse(&print(&rules)).unwrap_or_else(|errors| panic!("{errors}"));
+    let loaded =
+        RuleSet::load(&print(&rules), &Surroundings::default()).rules.unwrap_or_else(|errors| panic!("{errors}"));
     let mut matcher = Matcher::new(Arc::new(loaded));
     let mut found = BTreeSet::new();
     for source in files(&folder.join("cloudtrail")).into_iter().filter(|path| path.is_dir()) {

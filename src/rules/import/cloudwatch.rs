@@ -8,7 +8,8 @@ use serde_json::{Number, Value, json};
 
 use super::expression::{Expression, Leaf};
 use super::negation::whole;
-use super::{CONTAINERS, Draft, MAX_VALUE_BYTES, Outcome, Scope};
+use super::{Draft, MAX_VALUE_BYTES, Outcome, Scope, is_container, possible};
+use crate::rules::fields::{self, Shape};
 
 const MAX_DEPTH: usize = 64;
 const MAX_FILTER_BYTES: usize = 64 << 10;
@@ -103,7 +104,7 @@ fn convert(scope: &Scope<'_>, text: &str) -> Result<Draft, String> {
     Ok(draft)
 }
 
-/// Takes out what becomes an exception: that a number is different.
+/// Takes out what becomes an exception: that a number or boolean is different.
 fn exceptions_of(expression: Expression) -> Result<(Vec<Expression>, Vec<Leaf>), String> {
     let parts = match expression {
         Expression::All(parts) => parts,
@@ -119,12 +120,11 @@ fn exceptions_of(expression: Expression) -> Result<(Vec<Expression>, Vec<Leaf>),
             }
             Expression::Not(inner) => match *inner {
                 Expression::Leaf(leaf) => {
-                    let texts = leaf.values.iter().find(|value| !value.is_number()).cloned();
-                    asked.push(Expression::leaf(leaf.path.clone(), vec![json!({ "anything-but": texts })]));
-                    unless.push(Leaf {
-                        path: leaf.path,
-                        values: leaf.values.into_iter().filter(Value::is_number).collect(),
-                    });
+                    let (typed, texts): (Vec<_>, Vec<_>) =
+                        leaf.values.into_iter().partition(|value| value.is_number() || value.is_boolean());
+                    let differs = texts.into_iter().map(|text| json!({ "anything-but": text })).collect();
+                    asked.push(Expression::leaf(leaf.path.clone(), differs));
+                    unless.push(Leaf { path: leaf.path, values: typed });
                 }
                 other => asked.push(other),
             },
@@ -133,7 +133,7 @@ fn exceptions_of(expression: Expression) -> Result<(Vec<Expression>, Vec<Leaf>),
                 let mut paths = Vec::new();
                 part.each_leaf(&mut |leaf| paths.push(leaf.path.clone()));
                 return Err(format!(
-                    "that a number differs cannot be said within \"||\" ({}); write it in quotes if it is a text",
+                    "that a number or boolean differs cannot be said within \"||\" ({}); write it in quotes if it is a text",
                     paths.join(", ")
                 ));
             }
@@ -238,7 +238,7 @@ impl Parser<'_> {
         };
         let operand = self.operand()?;
         match operator {
-            "=" => Ok(leaf(equal(operand, &mut self.notes)?)),
+            "=" => Ok(leaf(possible(&path, equal(operand, &mut self.notes)?))),
             "!=" => Ok(different(&path, operand, &mut self.notes)?),
             _ => match operand {
                 Operand::Bare(text) if number(&text).is_some() => {
@@ -351,7 +351,7 @@ impl Parser<'_> {
 }
 
 fn exists(path: &str, wanted: bool, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
-    if CONTAINERS.contains(&path) {
+    if is_container(path) {
         return Err(format!("whether the object {path} exists cannot be asked; ask for a field inside of it"));
     }
     if !super::is_plain_field(path) {
@@ -381,17 +381,13 @@ fn different(path: &str, operand: Operand, notes: &mut Vec<String>) -> Result<Ex
         Operand::Quoted(text) => but(text_condition(&text, notes)),
         Operand::Bare(text) => {
             let differs = but(text_condition(&text, notes));
-            match typed(&text) {
-                Some(number @ Value::Number(_)) => {
-                    Expression::Not(Box::new(Expression::leaf(path, vec![text_condition(&text, notes), number])))
+            match (typed(&text), fields::look_up(path)) {
+                (None, _) | (_, Ok(Shape::Text)) => differs,
+                (Some(Value::Bool(is)), Ok(Shape::Boolean)) => Expression::leaf(path, vec![json!(!is)]),
+                // It may be the value or its text: neither must be there.
+                (Some(value), _) => {
+                    Expression::Not(Box::new(Expression::leaf(path, vec![text_condition(&text, notes), value])))
                 }
-                Some(boolean) => {
-                    return Err(format!(
-                        "{path} != {boolean}: write \"IS {}\"",
-                        if boolean == json!(true) { "FALSE" } else { "TRUE" }
-                    ));
-                }
-                None => differs,
             }
         }
     })
@@ -499,6 +495,7 @@ mod tests {
             "{ $.eventName != ActOne && $.eventName != ActTwo }",
             "{ $.eventName = Delete* && $.eventName != DeleteTags }",
             r#"{ $.recipientAccountId = 123456789012 && $.a != "5" && $.b != 5 }"#,
+            "{ $.userIdentity.sessionContext.attributes.mfaAuthenticated != true && $.readOnly != true && $.a != true }",
             "{ $.errorCode = %Access(Denied|Refused)% && $.userAgent != %^aws-% }",
             r"{ $.a[*].b = x && $['c']['d-e'] = y && $.['f'] = z }",
             r#"{ $.a = "x\"y\\z" && $.b = "in*side" && $.c = "*a*b*" && $.d = * }"#,
@@ -530,7 +527,9 @@ mod tests {
         { $.eventName = Delete* && $.eventName != DeleteTags }
           {"pattern":{"eventName":[{"prefix":"Delete"}]},"unless":[{"pattern":{"eventName":["DeleteTags"]},"reason":"the filter asks for another eventName"}]}
         { $.recipientAccountId = 123456789012 && $.a != "5" && $.b != 5 }
-          {"pattern":{"recipientAccountId":["123456789012",123456789012],"a":[{"anything-but":"5"}],"b":[{"anything-but":"5"}]},"unless":[{"pattern":{"b":[5]},"reason":"the filter asks for another b"}]}
+          {"pattern":{"recipientAccountId":["123456789012"],"a":[{"anything-but":"5"}],"b":[{"anything-but":"5"}]},"unless":[{"pattern":{"b":[5]},"reason":"the filter asks for another b"}]}
+        { $.userIdentity.sessionContext.attributes.mfaAuthenticated != true && $.readOnly != true && $.a != true }
+          {"pattern":{"userIdentity.sessionContext.attributes.mfaAuthenticated":[{"anything-but":"true"}],"readOnly":[false],"a":[{"anything-but":"true"}]},"unless":[{"pattern":{"a":[true]},"reason":"the filter asks for another a"}]}
         { $.errorCode = %Access(Denied|Refused)% && $.userAgent != %^aws-% }
           {"pattern":{"errorCode":[{"regex":"Access(Denied|Refused)"}],"userAgent":[{"anything-but":{"regex":"^aws-"}}]}}
         { $.a[*].b = x && $['c']['d-e'] = y && $.['f'] = z }
@@ -560,7 +559,7 @@ mod tests {
             "{ $.a < b }",
             "{ $.a NOT b }",
             "{ $.requestParameters NOT EXISTS }",
-            "{ $.a != true }",
+            "{ $.a = b || $.c != true }",
             "{ $.a = %(% }",
             "{ $.a = b || $.c != 5 }",
             "{ $.a = b && $.a = c }",
@@ -600,12 +599,12 @@ mod tests {
           error: expected EXISTS at "b"
         { $.requestParameters NOT EXISTS }
           error: whether the object requestParameters exists cannot be asked; ask for a field inside of it
-        { $.a != true }
-          error: a != true: write "IS FALSE"
+        { $.a = b || $.c != true }
+          error: that a number or boolean differs cannot be said within "||" (a, c); write it in quotes if it is a text
         { $.a = %(% }
           error: the regular expression %(% cannot be used; check its syntax
         { $.a = b || $.c != 5 }
-          error: that a number differs cannot be said within "||" (a, c); write it in quotes if it is a text
+          error: that a number or boolean differs cannot be said within "||" (a, c); write it in quotes if it is a text
         { $.a = b && $.a = c }
           error: the conditions on a exclude each other: only a list could meet both, which cannot be said
         { $.a > 5 && $.a < 9 }

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINERS, Draft, ImportError, Outcome, Scope, yaml};
+use super::{Draft, ImportError, Outcome, Scope, is_container, yaml};
 
 const MAX_DEPTH: usize = 32;
 const MAX_RULES: usize = 10_000;
@@ -181,7 +181,7 @@ impl Reader<'_> {
                 "version" => self.notes.push("the version of the event is left out: it is always the same".to_owned()),
                 "$or" => self.branches(&here, value, &mut ours),
                 other => {
-                    let message = if CONTAINERS.contains(&other) || other == "eventName" || other == "eventSource" {
+                    let message = if is_container(other) || other == "eventName" || other == "eventSource" {
                         format!("{other:?} is a field of the record; put it into \"detail\"")
                     } else {
                         format!("{other:?} is not in a record; only {} can be imported", ENVELOPE.join(", "))
@@ -330,7 +330,7 @@ impl Reader<'_> {
                 }
                 Value::Array(conditions) => {
                     self.conditions(&here, conditions);
-                    if CONTAINERS.contains(&path.as_str()) && conditions.iter().any(|one| one.get("exists").is_some()) {
+                    if is_container(&path) && conditions.iter().any(|one| one.get("exists").is_some()) {
                         self.notes.push(format!("{path} is an object: EventBridge, as we, never sees it as there"));
                     }
                 }

@@ -21,6 +21,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 
 use super::Severity;
+use super::fields::{self, Shape};
 pub use print::print;
 
 const MAX_FILE_BYTES: usize = 4 << 20;
@@ -297,60 +298,41 @@ fn bytes_of(text: &str, max: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// Fields of a record that hold an object or a list of objects: for these "is there" cannot be asked.
-/// AWS's user guide, "CloudTrail record contents".
-const CONTAINERS: [&str; 20] = [
-    "requestParameters",
-    "responseElements",
-    "additionalEventData",
-    "serviceEventDetails",
-    "insightDetails",
-    "tlsDetails",
-    "addendum",
-    "edgeDeviceDetails",
-    "resources",
-    "userIdentity",
-    "userIdentity.sessionContext",
-    "userIdentity.sessionContext.attributes",
-    "userIdentity.sessionContext.sessionIssuer",
-    "userIdentity.sessionContext.webIdFederationData",
-    "userIdentity.sessionContext.webIdFederationData.attributes",
-    "userIdentity.sessionContext.ec2RoleDelivery",
-    "userIdentity.attributes",
-    "userIdentity.onBehalfOf",
-    "userIdentity.inScopeOf",
-    "userIdentity.invokedByDelegate",
-];
+/// Whether a path leads to an object or a list of objects, of which "is there" cannot be asked.
+fn is_container(path: &str) -> bool {
+    const OPEN: [&str; 8] = [
+        "requestParameters",
+        "responseElements",
+        "additionalEventData",
+        "serviceEventDetails",
+        "insightDetails",
+        "edgeDeviceDetails",
+        "eventContext",
+        "userIdentity.sessionContext.webIdFederationData.attributes",
+    ];
+    OPEN.contains(&path) || matches!(fields::look_up(path), Ok(Shape::Object))
+}
 
 /// Whether a path leads to something that is always one plain value.
 fn is_plain_field(path: &str) -> bool {
-    const TOP: [&str; 24] = [
-        "apiVersion",
-        "awsRegion",
-        "errorCode",
-        "errorMessage",
-        "eventCategory",
-        "eventID",
-        "eventName",
-        "eventSource",
-        "eventTime",
-        "eventType",
-        "eventVersion",
-        "managementEvent",
-        "readOnly",
-        "recipientAccountId",
-        "requestID",
-        "sessionCredentialFromConsole",
-        "sharedEventID",
-        "sourceIPAddress",
-        "userAgent",
-        "vpcEndpointId",
-        "vpcEndpointAccountId",
-        "tlsDetails.cipherSuite",
-        "tlsDetails.clientProvidedHostHeader",
-        "tlsDetails.tlsVersion",
-    ];
-    TOP.contains(&path) || (path.starts_with("userIdentity.") && !CONTAINERS.contains(&path))
+    matches!(fields::look_up(path), Ok(Shape::Text | Shape::Boolean)) && !path.starts_with("resources.")
+}
+
+/// The conditions that the field can meet: `rules check` refuses a number for a field that always holds a text.
+fn possible(path: &str, values: Vec<Value>) -> Vec<Value> {
+    let is_possible = |value: &&Value| match fields::look_up(path) {
+        Ok(Shape::Text) => !(value.is_number() || value.is_boolean() || value.get("numeric").is_some()),
+        Ok(Shape::Boolean) => !(value.is_number() || value.is_string() || names_text(value)),
+        _ => true,
+    };
+    let kept: Vec<_> = values.iter().filter(is_possible).cloned().collect();
+    if kept.is_empty() { values } else { kept }
+}
+
+fn names_text(value: &Value) -> bool {
+    ["prefix", "suffix", "equals-ignore-case", "wildcard", "regex", "numeric", "cidr"]
+        .into_iter()
+        .any(|key| value.get(key).is_some())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::expression::{Conjunction, Expression, Leaf, Problem};
 use super::meeting::{all_but, meet};
+use super::possible;
 
 /// Why something cannot be negated: the field that stands in the way.
 #[derive(Debug, PartialEq)]
@@ -22,8 +23,10 @@ pub(super) fn pushed_down(expression: &Expression, negated: bool) -> Result<Expr
         (Expression::Leaf(leaf), false) => Expression::Leaf(leaf.clone()),
         (Expression::Leaf(leaf), true) => {
             let lists = complement(&leaf.values).ok_or_else(|| NotNegatable(leaf.path.clone()))?;
-            let mut lists: Vec<_> =
-                lists.into_iter().map(|values| Expression::leaf(leaf.path.clone(), values)).collect();
+            let mut lists: Vec<_> = lists
+                .into_iter()
+                .map(|values| Expression::leaf(leaf.path.clone(), possible(&leaf.path, values)))
+                .collect();
             if lists.len() == 1 { lists.remove(0) } else { Expression::All(lists) }
         }
     })
@@ -58,9 +61,9 @@ pub(super) fn whole(parts: Vec<Expression>) -> Result<(Conjunction, Vec<Leaf>), 
             continue;
         };
         if let Some(values) = opposite(&leaf.values, &earlier.values) {
-            unless.push(Leaf { path: leaf.path, values });
+            unless.push(Leaf { values: possible(&leaf.path, values), path: leaf.path });
         } else if let Some(values) = opposite(&earlier.values, &leaf.values) {
-            unless.push(Leaf { path: leaf.path.clone(), values });
+            unless.push(Leaf { values: possible(&leaf.path, values), path: leaf.path.clone() });
             *earlier = leaf;
         } else {
             return Err(Problem::Together(leaf.path));

@@ -11,7 +11,7 @@ use super::expression::{Conjunction, Expression, Leaf, Problem};
 use super::negation::{NotNegatable, doubtful, pushed_down, whole};
 use super::sigma_condition::{self, Condition};
 use super::{
-    CONTAINERS, Draft, ImportError, MAX_DESCRIPTION_BYTES, Outcome, Scope, bounded, is_plain_field, sigma_value, yaml,
+    Draft, ImportError, MAX_DESCRIPTION_BYTES, Outcome, Scope, bounded, is_container, is_plain_field, sigma_value, yaml,
 };
 use crate::rules::Severity;
 
@@ -316,7 +316,7 @@ impl Reader<'_> {
         for field in &pattern.fields {
             for other in above.iter().filter(|other| **other != field.path) {
                 let parent = common_parent(other, &field.path);
-                if parent == "resources" || (!parent.is_empty() && !CONTAINERS.contains(&parent)) {
+                if parent == "resources" || (!parent.is_empty() && !is_container(parent)) {
                     self.draft.note(format!(
                         "if {parent} is a list, {other} and {} must hold in the same element; Sigma takes any two",
                         field.path

@@ -11,7 +11,7 @@ use serde_json::{Number, Value, json};
 
 use super::expression::Expression;
 use super::negation::{any_number, any_text};
-use super::{CONTAINERS, MAX_VALUE_BYTES, is_plain_field};
+use super::{MAX_VALUE_BYTES, is_container, is_plain_field, possible};
 
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
@@ -66,7 +66,7 @@ pub(super) fn line(key: &str, value: &Value, notes: &mut Vec<String>) -> Result<
         }
         lists.push(conditions(path, &modifiers, value, notes)?);
     }
-    let leaf = |values| Expression::leaf(path, values);
+    let leaf = |values| Expression::leaf(path, possible(path, values));
     let expression = if modifiers.all && lists.len() > 1 {
         Expression::All(lists.into_iter().map(leaf).collect())
     } else {
@@ -145,7 +145,7 @@ fn conditions(path: &str, modifiers: &Modifiers, value: &Value, notes: &mut Vec<
         Comparison::Numeric(operator) => return Err(format!("{operator} compares with a number; {text:?} is none")),
         _ => {}
     }
-    if CONTAINERS.contains(&path) {
+    if is_container(path) {
         notes.push(format!(
             "{path} is an object in CloudTrail's records, and never equals a text; name a field inside of it"
         ));
@@ -175,7 +175,7 @@ fn conditions(path: &str, modifiers: &Modifiers, value: &Value, notes: &mut Vec<
 }
 
 fn nothing(path: &str, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
-    if CONTAINERS.contains(&path) {
+    if is_container(path) {
         return Err(format!(
             "whether the object {path} is absent or null cannot be asked; ask for a field inside of it, or for errorCode"
         ));
@@ -190,7 +190,7 @@ fn exists(path: &str, value: &Value, notes: &mut Vec<String>) -> Result<Vec<Valu
     let Value::Bool(wanted) = value else {
         return Err("\"exists\" takes true or false".to_owned());
     };
-    if CONTAINERS.contains(&path) {
+    if is_container(path) {
         return Err(format!("whether the object {path} is there cannot be asked; ask for a field inside of it"));
     }
     if !is_plain_field(path) {
@@ -434,6 +434,10 @@ mod tests {
             ("errorCode", json!([null, "Success"])),
             ("errorCode", json!([])),
             ("errorCode", json!("")),
+            ("errorCode", json!("404")),
+            ("errorMessage|contains", json!("*")),
+            ("readOnly", json!("true")),
+            ("readOnly", json!(null)),
             ("requestParameters.tags", json!(null)),
             ("responseElements", json!(null)),
         ]), @r#"
@@ -462,6 +466,14 @@ mod tests {
           errorCode: [{"exists":false},null]
         errorCode = ""
           errorCode: [""]
+        errorCode = "404"
+          errorCode: [{"equals-ignore-case":"404"}]
+        errorMessage|contains = "*"
+          errorMessage: [{"wildcard":"*"}]
+        readOnly = "true"
+          readOnly: [true]
+        readOnly = null
+          readOnly: [{"exists":false},null]
         requestParameters.tags = null
           requestParameters.tags: [{"exists":false},null]
           note: null: an object or an empty list at requestParameters.tags reads as absent
