@@ -526,8 +526,8 @@ mod tests {
 
         error pattern.userIdentity[0]: the field holds an object: a condition on it is never true; name a field within it
 
-        error pattern.detail.eventName: "detail" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         error pattern.source: "source" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
+        error pattern.detail.eventName: "detail" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         "#);
     }
 
@@ -585,9 +585,9 @@ mod tests {
         warning pattern.errorCode[0]: services write a denial in several ways: "AccessDenied" alone misses AccessDeniedException, UnauthorizedOperation, UnauthorizedException, VpceAccessDenied; write "errorCode": ["*AccessDenied*", "*Unauthorized*"]
 
         warning group.by: no record is known to have the field "userIdentity.ARN"; did you mean "userIdentity.arn"?
+        warning pattern.userIdentity.username: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
         warning pattern.sourceIpAddress: no record is known to have the field "sourceIpAddress"; did you mean "sourceIPAddress"?
         warning pattern.sourceIpAddress[0].cidr: the block begins inside of its network: lower addresses from 10.0.0.0 on do not match; write the network as 10.0.0.0/...
-        warning pattern.userIdentity.username: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
 
         warning pattern.requestParameters.userName[0]: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
 
