@@ -282,30 +282,35 @@ impl Lint<'_, '_> {
                 Kind::Absent => None,
             })
         };
+        let can_hold = |test: &Test| match shape {
+            Some(Shape::Object) => matches!(test, Test::Null),
+            Some(Shape::Boolean) => {
+                matches!(test, Test::Bool(_) | Test::Null | Test::Exists | Test::AnythingBut(_))
+            }
+            Some(Shape::Text) => !matches!(test, Test::Number(_) | Test::Bool(_) | Test::Numeric(_)),
+            Some(Shape::Any) | None => true,
+        };
+        let others = field.conditions.iter().any(|one| match &one.kind {
+            Kind::Absent => true,
+            Kind::Value(test) => can_hold(test),
+        });
         for (test, place) in tests() {
-            let can_hold = match (shape, test) {
-                (Some(Shape::Object), test) => matches!(test, Test::Null),
-                (Some(Shape::Boolean), test) => {
-                    matches!(test, Test::Bool(_) | Test::Null | Test::Exists | Test::AnythingBut(_))
-                }
-                (Some(Shape::Text), test) => !matches!(test, Test::Number(_) | Test::Bool(_) | Test::Numeric(_)),
-                _ => true,
-            };
-            let never = match shape {
-                _ if can_hold => None,
-                Some(Shape::Object) => {
-                    Some(("the field holds an object: a condition on it is never true", "name a field within it"))
-                }
-                Some(Shape::Boolean) => {
-                    Some(("the field is true or false, without quotes: never true", "write true or false"))
-                }
-                _ => Some((
-                    "the field holds a string, which equals no number and no boolean: never true",
-                    "write it in quotes",
-                )),
-            };
-            if let Some((message, advice)) = never {
-                self.reader.error(place, Complaint::new(message, advice));
+            if !can_hold(test) {
+                let (message, advice) = match shape {
+                    Some(Shape::Object) => {
+                        ("the field holds an object: a condition on it is never true", "name a field within it")
+                    }
+                    Some(Shape::Boolean) => {
+                        ("the field is true or false, without quotes: never true", "write true or false")
+                    }
+                    _ => (
+                        "the field holds a string, which equals no number and no boolean: never true",
+                        "write it in quotes",
+                    ),
+                };
+                let complaint = Complaint::new(message, advice);
+                // One of several alternatives is of no use; alone it makes the rule useless.
+                if others { self.reader.warning(place, complaint) } else { self.reader.error(place, complaint) }
             } else if test.is_open() {
                 let advice = "write [{\"exists\": true}], or name a value";
                 self.reader.warning(place, Complaint::new("every string meets this condition", advice));
@@ -526,8 +531,8 @@ mod tests {
 
         error pattern.userIdentity[0]: the field holds an object: a condition on it is never true; name a field within it
 
-        error pattern.detail.eventName: "detail" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         error pattern.source: "source" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
+        error pattern.detail.eventName: "detail" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         "#);
     }
 
@@ -556,6 +561,7 @@ mod tests {
             json!({ "eventName": "*" }),
             json!({ "pattern": { "sourceIPAddress": [{ "anything-but": "192.0.2.1" }] } }),
             json!({ "eventSource": "iam.amazonaws.com", "eventName": "CreateUser", "pattern": { "userAgent": [{ "wildcard": "*" }, "x"] } }),
+            json!({ "eventSource": "iam.amazonaws.com", "eventName": "CreateUser", "pattern": { "errorCode": ["5", 5] } }),
         ];
         let all: Vec<_> = all.into_iter().map(told).collect();
         assert!(all.iter().all(|one| one.contains("warning ") && !one.contains("error ")), "{all:#?}");
@@ -585,9 +591,9 @@ mod tests {
         warning pattern.errorCode[0]: services write a denial in several ways: "AccessDenied" alone misses AccessDeniedException, UnauthorizedOperation, UnauthorizedException, VpceAccessDenied; write "errorCode": ["*AccessDenied*", "*Unauthorized*"]
 
         warning group.by: no record is known to have the field "userIdentity.ARN"; did you mean "userIdentity.arn"?
+        warning pattern.userIdentity.username: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
         warning pattern.sourceIpAddress: no record is known to have the field "sourceIpAddress"; did you mean "sourceIPAddress"?
         warning pattern.sourceIpAddress[0].cidr: the block begins inside of its network: lower addresses from 10.0.0.0 on do not match; write the network as 10.0.0.0/...
-        warning pattern.userIdentity.username: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
 
         warning pattern.requestParameters.userName[0]: no record is known to have the field "userIdentity.username"; did you mean "userIdentity.userName"?
 
@@ -599,6 +605,8 @@ mod tests {
         warning pattern: the rule only says what a record is not (sourceIPAddress): nearly every record matches; add what it is about, such as "eventName"
 
         warning pattern.userAgent[0]: every string meets this condition; write [{"exists": true}], or name a value
+
+        warning pattern.errorCode[1]: the field holds a string, which equals no number and no boolean: never true; write it in quotes
         "#);
     }
 

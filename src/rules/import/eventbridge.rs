@@ -378,8 +378,8 @@ impl Reader<'_> {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::too_many_lines, reason = "lists of examples")]
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

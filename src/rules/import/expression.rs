@@ -308,8 +308,8 @@ fn each(
     if changed.is_empty() { Err(never) } else { Ok(changed) }
 }
 
-#[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

@@ -385,8 +385,8 @@ fn chains(sequence: &[&str], fold: &impl Fn(&str) -> String) -> Vec<Vec<String>>
     chains
 }
 
-#[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

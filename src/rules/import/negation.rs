@@ -255,8 +255,8 @@ pub(super) fn doubtful(expression: &Expression) -> Vec<String> {
     found
 }
 
-#[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

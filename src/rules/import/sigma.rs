@@ -486,8 +486,8 @@ fn simplify(pattern: &mut Conjunction, path: &str) {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::too_many_lines, reason = "lists of examples")]
+#[cfg(test)]
 mod tests {
     use crate::rules::RuleSet;
     use crate::rules::import::{Format, import, print};

@@ -4,7 +4,7 @@
 //! wildcards unless a backslash stands before them, a value is compared with the text of a number or boolean, and null
 //! is "null or absent".
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use regex::RegexBuilder;
 use serde_json::{Number, Value, json};
@@ -400,8 +400,8 @@ fn compiled(expression: &str) -> Result<regex::Regex, String> {
     })
 }
 
-#[cfg(test)]
 #[allow(clippy::needless_pass_by_value, reason = "literals are easier to give by value")]
+#[cfg(test)]
 mod tests {
     use super::*;
 
