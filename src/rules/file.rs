@@ -20,6 +20,8 @@ const MAX_TITLE_BYTES: usize = 128;
 const MAX_DESCRIPTION_BYTES: usize = 2_048;
 const MAX_EXCEPTIONS: usize = 100;
 const MAX_LIST_VALUES: usize = 10_000;
+/// What all ways of all patterns ask for, in sum: 16 MiB.
+const MAX_WANTS: usize = 1 << 20;
 
 pub(super) const FILE_KEYS: [&str; 4] = ["events", "monitoredEvents", "lists", "$schema"];
 /// What a rule may say of itself.
@@ -86,7 +88,7 @@ pub(super) fn read(
         Ok(opened) => opened,
         Err(refused) => return (File::default(), vec![refused]),
     };
-    let mut rules = Rules { reader, ids: HashMap::new(), lists: Lists::new(), told: Vec::new() };
+    let mut rules = Rules { reader, ids: HashMap::new(), lists: Lists::new(), told: Vec::new(), wants: 0 };
     rules.built_in_lists(surroundings);
     let drafts = rules.file(root);
     let file = File { drafts, lists: rules.told };
@@ -100,6 +102,7 @@ struct Rules<'a> {
     ids: HashMap<String, usize>,
     lists: Lists,
     told: Vec<(String, String)>,
+    wants: usize,
 }
 
 impl<'a> Rules<'a> {
@@ -314,7 +317,13 @@ impl<'a> Rules<'a> {
 
     fn pattern(&mut self, place: &Place, node: Node<'a>) -> Option<DraftPattern> {
         let written = Pattern::read(&mut self.reader, place, node, &self.lists)?;
+        if self.wants > MAX_WANTS {
+            let message = "the patterns before this one can be met in too many ways, multiplied out and taken together";
+            self.reader.error(place, Complaint::new(message, "take fewer $or, and fewer fields that may be absent"));
+            return None;
+        }
         let compiled = written.compile(&mut self.reader, place)?;
+        self.wants = self.wants.saturating_add(compiled.size());
         Some(DraftPattern { place: place.clone(), written, compiled, text: json::canonical(node.text().as_bytes()) })
     }
 
@@ -854,6 +863,12 @@ mod tests {
         assert!(RuleSet::parse(&rule(&"i".repeat(64), &"n".repeat(1_024))).is_ok());
         assert!(errors(&rule(&"i".repeat(65), "n")).contains("1 to 64"));
         assert!(errors(&rule("i", &"n".repeat(1_025))).contains("1025 bytes; at most 1024"));
+        // Each can be met in 512 ways of nine fields.
+        let fields: Vec<_> = (0..9).map(|i| format!(r#""f{i}": [{{"exists": false}}, "x"]"#)).collect();
+        let open = |i: usize| format!(r#"{{"id": "{i}", "severity": "LOW", "pattern": {{{}}}}}"#, fields.join(","));
+        let many = |count: usize| format!("[{}]", (0..count).map(open).collect::<Vec<_>>().join(","));
+        assert!(RuleSet::parse(&many(200)).is_ok());
+        assert!(errors(&many(300)).contains("too many ways"));
         // Not every one of ten thousand errors helps.
         let wrong = format!("[{}0]", "0,\n".repeat(MAX_RULES - 1));
         let told = RuleSet::parse(&wrong).unwrap_err().errors;

@@ -91,6 +91,11 @@ impl Compiled {
         Some(texts)
     }
 
+    /// How much the pattern holds: what all of its ways ask for.
+    pub(in crate::rules) fn size(&self) -> usize {
+        self.ways.iter().map(Vec::len).sum()
+    }
+
     /// In how many ways the pattern can be met.
     pub(in crate::rules) fn ways(&self) -> usize {
         self.ways.len()
