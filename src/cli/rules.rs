@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::reload::{LoadError, read_text};
 use crate::rules::import;
 use crate::rules::suite::{self, Expect, Outcome, SuiteError};
-use crate::rules::{Explainer, Level, Loaded, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
+use crate::rules::{Explainer, Level, Loaded, Mode, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
 
 /// Not more than this is read of a file with a record.
 const MAX_RECORD_FILE: u64 = 64 << 20;
@@ -173,7 +173,13 @@ fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), F
     let path = tests.unwrap_or_else(|| opened.path.with_extension("tests.json"));
     // A test must not depend on where it runs: lists that the configuration fills elsewhere hold what the tests say.
     let surroundings = Surroundings { lists: NamedLists::new(), today: opened.surroundings().today };
-    let report = suite::run(&read_text(&path)?, &opened.text, &surroundings).map_err(|error| match error {
+    let tests = read_text(&path).map_err(|error| match error {
+        LoadError::Read { path, source } => {
+            Failure::Tests(format!("cannot read the test file {}: {source}", path.display()))
+        }
+        other => Failure::Rules(other),
+    })?;
+    let report = suite::run(&tests, &opened.text, &surroundings).map_err(|error| match error {
         SuiteError::Rules(errors) => Failure::Rules(LoadError::Rules { path: opened.path.clone(), errors }),
         SuiteError::Tests(errors) => {
             let told: Vec<_> = errors.errors.iter().map(ToString::to_string).collect();
@@ -310,6 +316,7 @@ fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure>
                     .collect();
                 json!({
                     "rule": id,
+                    "mode": explanation.mode.as_str(),
                     "matches": explanation.verdict == Verdict::Matches,
                     "exception": match explanation.verdict { Verdict::Excepted(position) => json!(position), _ => Value::Null },
                     "decision": explanation.decision(),
@@ -328,11 +335,16 @@ fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure>
             Verdict::Excepted(position) => format!("is met, but excepted by unless[{position}]"),
             Verdict::Fails => "does not match".to_owned(),
         };
+        let mode = match explanation.mode {
+            Mode::Alert => "",
+            Mode::Shadow => " (mode shadow: stored, not alerted)",
+            Mode::Off => " (mode off: the daemon does not look at it)",
+        };
         let steps = explanation.steps.iter().map(|step| {
             let mark = if step.holds { "yes" } else { "NO " };
             format!("  {mark}  {}{}", "  ".repeat(step.depth), step.text)
         });
-        std::iter::once(format!("{id} {verdict}")).chain(steps).collect::<Vec<_>>().join("\n")
+        std::iter::once(format!("{id} {verdict}{mode}")).chain(steps).collect::<Vec<_>>().join("\n")
     };
     say(&told.iter().map(text).collect::<Vec<_>>().join("\n\n"))
 }

@@ -4,7 +4,7 @@ use super::condition::{AnyOf, Body};
 use super::file::{Draft, DraftBody, DraftPattern, File, read};
 use super::matcher::Record;
 use super::pattern::{Kind, Leaf, Pattern, any_leaf};
-use super::{Level, RuleErrors, Surroundings};
+use super::{Level, Mode, RuleErrors, Surroundings};
 
 /// What is shown of one value, and how many values of a field.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -26,6 +26,8 @@ pub enum Verdict {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
+    /// What the daemon makes of a match; it does not look at a rule that is off.
+    pub mode: Mode,
     pub verdict: Verdict,
     /// The conditions in the order in which they are judged.
     pub steps: Vec<Step>,
@@ -96,7 +98,7 @@ fn explain(draft: &Draft, raw: &[u8]) -> Explanation {
     let mut steps = Vec::new();
     body(&draft.body, &rule.body, &record, raw, 0, &mut steps);
     if !(rule.body.allows(&record.key()) && record.meets(&rule.body)) {
-        return Explanation { verdict: Verdict::Fails, steps };
+        return Explanation { mode: draft.info.mode, verdict: Verdict::Fails, steps };
     }
     let excepted = record.exception(&rule);
     for (position, (written, compiled)) in draft.exceptions.iter().zip(&rule.exceptions).enumerate() {
@@ -111,10 +113,10 @@ fn explain(draft: &Draft, raw: &[u8]) -> Explanation {
         body(&written.body, &compiled.body, &record, raw, 1, &mut steps);
         if excepted == Some(position) {
             // The first exception decides; the last step at depth 0 is its own.
-            return Explanation { verdict: Verdict::Excepted(position), steps };
+            return Explanation { mode: draft.info.mode, verdict: Verdict::Excepted(position), steps };
         }
     }
-    Explanation { verdict: Verdict::Matches, steps }
+    Explanation { mode: draft.info.mode, verdict: Verdict::Matches, steps }
 }
 
 fn body(written: &DraftBody, compiled: &Body, record: &Record<'_>, raw: &[u8], depth: usize, steps: &mut Vec<Step>) {

@@ -424,6 +424,7 @@ impl<'a> Rules<'a> {
     fn window(&mut self, place: &Place, node: Node<'a>) -> Option<String> {
         let text = self.reader.text(place, node, MAX_VALUE_BYTES)?;
         let number = text.strip_suffix(['s', 'm', 'h', 'd']).filter(|number| number.len() <= 6);
+        let number = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
         if number.and_then(|number| number.parse::<u32>().ok()).is_none_or(|number| number == 0) {
             let shown = bounded(&text);
             let advice = "write a number and s, m, h or d: \"15m\", \"1h\"";

@@ -12,7 +12,7 @@ use super::names::{EventNames, Near, Recorded};
 use super::pattern::{FieldPattern, Kind, Test};
 use super::reader::{Complaint, Place, Reader, bounded};
 use super::wildcard;
-use super::{BUILT_IN_LISTS, Surroundings};
+use super::{BUILT_IN_LISTS, Mode, Surroundings};
 
 /// Codes that all say "you may not", as different services write them.
 const DENIALS: [&str; 6] = [
@@ -43,6 +43,7 @@ pub(super) fn lint(file: &File, surroundings: &Surroundings, reader: &mut Reader
         lint.empty_lists(draft, surroundings);
         let key = identity(&draft.body);
         if draft.exceptions.is_empty()
+            && draft.info.mode != Mode::Off
             && let Some(other) = bodies.insert(key, draft.info.id.as_str())
         {
             let advice = "remove one of them, or say what tells them apart";
@@ -168,7 +169,7 @@ impl Lint<'_, '_> {
         let wanted: Vec<(String, Place)> = plain(Field::EventName)
             .flat_map(|condition| condition.values.clone())
             .chain(patterns().filter(|field| field.path == "eventName").flat_map(|field| {
-                let texts = texts_of(field).into_iter();
+                let texts = texts_of(field).into_iter().filter(|(text, _)| !wildcard::is_wildcard(text));
                 texts.map(|(text, place)| (text.to_owned(), place.clone())).collect::<Vec<_>>()
             }))
             .collect();
@@ -311,6 +312,11 @@ impl Lint<'_, '_> {
                 let complaint = Complaint::new(message, advice);
                 // One of several alternatives is of no use; alone it makes the rule useless.
                 if others { self.reader.warning(place, complaint) } else { self.reader.error(place, complaint) }
+            } else if let (Some(Shape::Text), Test::Text(text)) = (shape, test)
+                && text.contains('*')
+            {
+                let message = "a star in an exact text stands for itself: no record has it here";
+                self.reader.warning(place, Complaint::new(message, format!("write {{\"wildcard\": {text:?}}}")));
             } else if test.is_open() {
                 let advice = "write [{\"exists\": true}], or name a value";
                 self.reader.warning(place, Complaint::new("every string meets this condition", advice));
@@ -327,11 +333,9 @@ impl Lint<'_, '_> {
                 let advice = "the conditions of a list are alternatives: remove this one, or the others";
                 self.reader.warning(place, Complaint::new("holds whatever the other conditions say", advice));
             }
-        } else if let Some((_, place)) = negative.get(1).or(negative.first().filter(|(test, _)| {
-            let Test::AnythingBut(excluded) = test else { return false };
-            // One of the excluded texts is wanted by another alternative.
-            excluded.iter().any(|one| tests().any(|(other, _)| one.same_text(other)))
-        })) {
+        } else if let Some((_, place)) = negative.first()
+            && nothing_is_excluded(&negative, &|excluded| tests().any(|(other, _)| excluded.same_text(other)))
+        {
             let message = "whatever one alternative excludes, another lets in: true for every value";
             let advice = "the conditions of a list are alternatives; write {\"anything-but\": [\"a\", \"b\"]}";
             self.reader.error(place, Complaint::new(message, advice));
@@ -343,8 +347,11 @@ impl Lint<'_, '_> {
         let Some(pattern) = &body.pattern else { return };
         for condition in &body.plain {
             let any_of = AnyOf::new(condition.values.iter().map(|(value, _)| value.clone()).collect());
-            let Some(texts) = pattern.compiled.only_texts(condition.field.path()) else { continue };
-            if !texts.iter().any(|text| any_of.holds(text)) {
+            let texts = pattern.compiled.only_texts(condition.field.path());
+            let apart = texts.is_some_and(|texts| !texts.iter().any(|text| any_of.holds(text)));
+            // Beside `$or`, what must hold in any case.
+            let asked = pattern.written.fields.iter().find(|field| field.path == condition.field.path());
+            if apart || asked.is_some_and(|field| !can_meet(&any_of, field)) {
                 let key = condition.field.key();
                 let message = format!(
                     "the pattern asks {:?} for other values than {key:?} does: never true together",
@@ -361,34 +368,38 @@ impl Lint<'_, '_> {
             draft.body.plain.iter().any(|condition| {
                 condition.values.iter().all(|(value, _)| value.chars().any(|c| !matches!(c, '*' | '?')))
             });
-        if narrow {
-            return;
-        }
         let Some(pattern) = &draft.body.pattern else {
-            let advice = "name values";
-            let message = "wildcards alone: nearly every record matches";
-            self.reader.warning(&draft.place, Complaint::new(message, advice));
+            if !narrow {
+                let message = "wildcards alone: nearly every record matches";
+                self.reader.warning(&draft.place, Complaint::new(message, "name values"));
+            }
             return;
         };
         let broad = pattern.compiled.broad_ways(&fields::is_usual, &fields::is_rare);
-        match broad.first() {
-            None => {}
-            Some(paths) if pattern.compiled.ways() > 1 && !pattern.written.ors.is_empty() => {
-                let message = format!(
-                    "always true: one alternative asks only what nearly every record meets ({})",
-                    paths.join(", ")
-                );
-                let advice = "the alternatives of $or are joined by \"or\"; put exclusions beside $or, so that they hold as well";
-                let place = pattern.written.ors.first().map_or(&pattern.place, |or| &or.place);
-                self.reader.error(place, Complaint::new(message, advice));
-            }
-            Some(paths) => {
-                let message = format!(
-                    "the rule only says what a record is not ({}): nearly every record matches",
-                    paths.join(", ")
-                );
-                self.reader
-                    .warning(&pattern.place, Complaint::new(message, "add what it is about, such as \"eventName\""));
+        let distinct: BTreeSet<_> = broad.iter().collect();
+        let place = pattern.written.ors.first().map_or(&pattern.place, |or| &or.place);
+        let advice =
+            "the alternatives of $or are joined by \"or\"; put exclusions beside $or, so that they hold as well";
+        if distinct.len() > 1 {
+            // "a is not x, or b is not y" excludes only what is both.
+            let paths: Vec<_> = distinct.iter().map(|paths| paths.join(" and ")).collect();
+            let message = format!(
+                "always true: alternatives ask only what nearly every record meets, one of {}, another of {}",
+                paths.first().map_or("", String::as_str),
+                paths.get(1).map_or("", String::as_str)
+            );
+            let complaint = Complaint::new(message, advice);
+            if narrow { self.reader.warning(place, complaint) } else { self.reader.error(place, complaint) }
+        } else if let (false, Some(paths)) = (narrow, broad.first()) {
+            let paths = paths.join(", ");
+            if pattern.written.ors.is_empty() {
+                let message = format!("the rule only says what a record is not ({paths}): nearly every record matches");
+                let advice = "add what it is about, such as \"eventName\"";
+                self.reader.warning(&pattern.place, Complaint::new(message, advice));
+            } else {
+                let message =
+                    format!("one alternative only says what a record is not ({paths}): nearly every record meets it");
+                self.reader.warning(place, Complaint::new(message, advice));
             }
         }
     }
@@ -446,6 +457,38 @@ impl Lint<'_, '_> {
     }
 }
 
+/// Whether one of the exact texts, or some text where there are others, meets the conditions of a field.
+fn can_meet(any_of: &AnyOf, field: &FieldPattern) -> bool {
+    let mut tests = field.conditions.iter().filter_map(|one| match &one.kind {
+        Kind::Value(test) => Some(test),
+        Kind::Absent => None,
+    });
+    let Some(exact) = any_of.only_exact() else {
+        return tests.next().is_some();
+    };
+    tests.any(|test| {
+        !test.field_paths().is_empty()
+            || exact.iter().any(|text| test.holds(&super::pattern::Leaf::Text(text.as_str().into()), b"{}"))
+    })
+}
+
+/// Whether no value is excluded by every one of these `anything-but`, or what they all exclude is let in by another
+/// alternative. Only exact texts are compared; of others nothing is known.
+fn nothing_is_excluded(negative: &[(&Test, &Place)], is_let_in: &dyn Fn(&Test) -> bool) -> bool {
+    let mut excluded = negative.iter().filter_map(|(test, _)| match test {
+        Test::AnythingBut(excluded) => Some(excluded),
+        _ => None,
+    });
+    let Some(first) = excluded.next() else { return false };
+    let others: Vec<_> = excluded.collect();
+    let exact = |tests: &[Test]| tests.iter().all(|test| matches!(test, Test::Text(_)));
+    if !exact(first) || !others.iter().all(|tests| exact(tests)) {
+        return false;
+    }
+    let by_all = first.iter().filter(|one| others.iter().all(|tests| tests.iter().any(|other| one.same_text(other))));
+    by_all.into_iter().all(is_let_in)
+}
+
 /// The exact texts of a field, each with its place.
 fn texts_of(field: &FieldPattern) -> Vec<(&str, &Place)> {
     let texts = field.conditions.iter().filter_map(|one| match &one.kind {
@@ -497,10 +540,13 @@ mod tests {
                 { "eventName": [{ "anything-but": "HeadBucket" }] },
             ] } }),
             json!({ "eventName": "CreateUser", "pattern": { "userAgent": [{ "anything-but": "a" }, { "anything-but": "b" }] } }),
-            json!({ "eventName": "CreateUser", "pattern": { "userAgent": ["a", { "anything-but": ["a", "b"] }] } }),
+            json!({ "eventName": "CreateUser", "pattern": { "userAgent": ["a", "b", { "anything-but": ["a", "b"] }] } }),
             json!({ "eventName": "CreateUser", "pattern": { "errorCode": [{ "exists": true }, { "exists": false }] } }),
             json!({ "eventName": "CreateUser", "eventSource": "iam.amazonaws.com", "pattern": { "eventName": ["DeleteUser"] } }),
             json!({ "eventName": "Create*", "eventSource": "iam.amazonaws.com", "pattern": { "eventName": ["DeleteUser"] } }),
+            json!({ "eventName": "CreateUser", "eventSource": "iam.amazonaws.com", "pattern": { "eventName": [{ "prefix": "Delete" }] } }),
+            json!({ "eventName": "CreateUser", "eventSource": "iam.amazonaws.com", "pattern": { "eventName": [{ "anything-but": "CreateUser" }] } }),
+            json!({ "errorCode": "*", "eventSource": "iam.amazonaws.com", "pattern": { "errorCode": [{ "exists": false }] } }),
             json!({ "eventName": "CreateUser", "eventSource": "iam.amazonaws.com", "pattern": { "readOnly": ["false"] } }),
             json!({ "eventName": "ConsoleLogin", "eventSource": "signin.amazonaws.com",
                     "pattern": { "userIdentity": { "sessionContext": { "attributes": { "mfaAuthenticated": [false] } } } } }),
@@ -510,12 +556,12 @@ mod tests {
         let all: Vec<_> = all.into_iter().map(told).collect();
         assert!(all.iter().all(|one| one.contains("error ")), "{all:#?}");
         insta::assert_snapshot!(all.join("\n\n"), @r#"
-        error pattern.$or: always true: one alternative asks only what nearly every record meets (sourceIPAddress); the alternatives of $or are joined by "or"; put exclusions beside $or, so that they hold as well
+        error pattern.$or: always true: alternatives ask only what nearly every record meets, one of eventName, another of sourceIPAddress; the alternatives of $or are joined by "or"; put exclusions beside $or, so that they hold as well
 
-        error pattern.userAgent[1]: whatever one alternative excludes, another lets in: true for every value; the conditions of a list are alternatives; write {"anything-but": ["a", "b"]}
+        error pattern.userAgent[0]: whatever one alternative excludes, another lets in: true for every value; the conditions of a list are alternatives; write {"anything-but": ["a", "b"]}
         warning eventName: several services have an event of this name: CreateUser (amazonmq.amazonaws.com, appstream.amazonaws.com, appstream2.amazonaws.com, chime.amazonaws.com); add "eventSource"
 
-        error pattern.userAgent[1]: whatever one alternative excludes, another lets in: true for every value; the conditions of a list are alternatives; write {"anything-but": ["a", "b"]}
+        error pattern.userAgent[2]: whatever one alternative excludes, another lets in: true for every value; the conditions of a list are alternatives; write {"anything-but": ["a", "b"]}
         warning eventName: several services have an event of this name: CreateUser (amazonmq.amazonaws.com, appstream.amazonaws.com, appstream2.amazonaws.com, chime.amazonaws.com); add "eventSource"
 
         error pattern.errorCode[0]: the field is there or it is not: always true; remove the field, or one of the two
@@ -524,6 +570,12 @@ mod tests {
         error eventName: the pattern asks "eventName" for other values than "eventName" does: never true together; ask in one place
 
         error eventName: the pattern asks "eventName" for other values than "eventName" does: never true together; ask in one place
+
+        error eventName: the pattern asks "eventName" for other values than "eventName" does: never true together; ask in one place
+
+        error eventName: the pattern asks "eventName" for other values than "eventName" does: never true together; ask in one place
+
+        error errorCode: the pattern asks "errorCode" for other values than "errorCode" does: never true together; ask in one place
 
         error pattern.readOnly[0]: the field is true or false, without quotes: never true; write true or false
 
@@ -562,6 +614,10 @@ mod tests {
             json!({ "pattern": { "sourceIPAddress": [{ "anything-but": "192.0.2.1" }] } }),
             json!({ "eventSource": "iam.amazonaws.com", "eventName": "CreateUser", "pattern": { "userAgent": [{ "wildcard": "*" }, "x"] } }),
             json!({ "eventSource": "iam.amazonaws.com", "eventName": "CreateUser", "pattern": { "errorCode": ["5", 5] } }),
+            json!({ "eventSource": "iam.amazonaws.com", "pattern": { "eventName": ["Delete*"], "userIdentity": { "arn": ["arn:aws:iam::*:user/*"] } } }),
+            json!({ "pattern": { "$or": [{ "awsRegion": [{ "anything-but": ["eu-west-1"] }] }, { "userAgent": [{ "prefix": "x" }] }] } }),
+            json!({ "eventSource": "ec2.amazonaws.com", "pattern": { "$or": [
+                { "sourceIPAddress": [{ "anything-but": "192.0.2.1" }] }, { "eventName": [{ "anything-but": "RunInstances" }] }] } }),
         ];
         let all: Vec<_> = all.into_iter().map(told).collect();
         assert!(all.iter().all(|one| one.contains("warning ") && !one.contains("error ")), "{all:#?}");
@@ -607,11 +663,27 @@ mod tests {
         warning pattern.userAgent[0]: every string meets this condition; write [{"exists": true}], or name a value
 
         warning pattern.errorCode[1]: the field holds a string, which equals no number and no boolean: never true; write it in quotes
+
+        warning pattern.eventName[0]: a star in an exact text stands for itself: no record has it here; write {"wildcard": "Delete*"}
+        warning pattern.userIdentity.arn[0]: a star in an exact text stands for itself: no record has it here; write {"wildcard": "arn:aws:iam::*:user/*"}
+
+        warning pattern.$or: one alternative only says what a record is not (awsRegion): nearly every record meets it; the alternatives of $or are joined by "or"; put exclusions beside $or, so that they hold as well
+
+        warning pattern.$or: always true: alternatives ask only what nearly every record meets, one of eventName, another of sourceIPAddress; the alternatives of $or are joined by "or"; put exclusions beside $or, so that they hold as well
         "#);
     }
 
     #[test]
     fn what_is_right_is_left_alone() {
+        let exclusions = [
+            json!([{ "anything-but": { "prefix": "us-" } }, { "anything-but": { "suffix": "-1" } }]),
+            json!([{ "anything-but": ["a", "b"] }, { "anything-but": ["b", "c"] }]),
+            json!([{ "anything-but": ["us-east-1", "us-west-2"] }, "us-east-1"]),
+        ];
+        for conditions in exclusions {
+            let rule = json!({ "eventSource": "ec2.amazonaws.com", "eventName": "RunInstances", "pattern": { "awsRegion": conditions } });
+            assert_eq!(told(rule.clone()), "", "{rule}");
+        }
         for rule in [
             json!({ "errorCode": ["*AccessDenied*", "*Unauthorized*"] }),
             json!({ "eventSource": "lambda.amazonaws.com", "eventName": "UpdateFunctionCode*" }),

@@ -96,11 +96,6 @@ impl Compiled {
         self.ways.iter().map(Vec::len).sum()
     }
 
-    /// In how many ways the pattern can be met.
-    pub(in crate::rules) fn ways(&self) -> usize {
-        self.ways.len()
-    }
-
     /// The ways that ask only for what is not, of fields that nearly every record has (`usual`), or for the absence of
     /// what few have (`rare`): the paths of each.
     pub(in crate::rules) fn broad_ways(
@@ -111,7 +106,13 @@ impl Compiled {
         let is_broad = |want: &Want| {
             let Some(field) = self.fields.get(want.field) else { return false };
             let path = field.path.as_str();
-            let vague = |test: &Test| matches!(test, Test::AnythingBut(_) | Test::Exists) || test.is_open();
+            // A list may hold most of what there is.
+            let few = |tests: &[Test]| !tests.iter().any(|test| matches!(test, Test::List(_)));
+            let vague = |test: &Test| match test {
+                Test::AnythingBut(tests) => few(tests),
+                Test::Exists => true,
+                other => other.is_open(),
+            };
             if want.absent { rare(path) } else { usual(path) && field.tests.iter().any(vague) }
         };
         let broad = self.ways.iter().filter(|way| way.iter().all(is_broad));
