@@ -1,6 +1,6 @@
 //! Why a rule matches a record, or does not: condition by condition.
 
-use super::condition::{AnyOf, Body};
+use super::condition::Body;
 use super::file::{Draft, DraftBody, DraftPattern, File, read};
 use super::matcher::Record;
 use super::pattern::{Kind, Leaf, Pattern, any_leaf};
@@ -121,7 +121,7 @@ fn explain(draft: &Draft, raw: &[u8]) -> Explanation {
 
 fn body(written: &DraftBody, compiled: &Body, record: &Record<'_>, raw: &[u8], depth: usize, steps: &mut Vec<Step>) {
     for condition in &written.plain {
-        let any_of = AnyOf::new(condition.values.iter().map(|(value, _)| value.clone()).collect());
+        let any_of = condition.any_of();
         let wanted: Vec<_> = condition.values.iter().map(|(value, _)| shown(value)).collect();
         let found = record.text(condition.field).map_or_else(|| "not a string, or absent".to_owned(), shown);
         steps.push(Step {

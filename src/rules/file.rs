@@ -571,12 +571,16 @@ impl Draft {
     }
 }
 
+impl PlainCondition {
+    /// What it asks for, without places.
+    pub(super) fn any_of(&self) -> AnyOf {
+        AnyOf::new(self.values.iter().map(|(value, _)| value.clone()).collect())
+    }
+}
+
 impl DraftBody {
     fn compiled(&self) -> Body {
-        let plain = self.plain.iter().map(|condition| {
-            let values = condition.values.iter().map(|(value, _)| value.clone()).collect();
-            (condition.field, AnyOf::new(values))
-        });
+        let plain = self.plain.iter().map(|condition| (condition.field, condition.any_of()));
         Body::new(plain.collect(), self.pattern.as_ref().map(|pattern| pattern.compiled.clone()))
     }
 }

@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 
-use super::condition::AnyOf;
 use super::file::{DraftBody, File};
 
 /// The first 16 hexadecimal digits of a SHA-256 over what the rules mean: their order, ids, severities, descriptions,
@@ -52,8 +51,7 @@ impl Parts {
         plain.sort_by_key(|condition| condition.field);
         for condition in plain {
             self.all(["field", condition.field.key()]);
-            let values = condition.values.iter().map(|(value, _)| value.clone()).collect();
-            AnyOf::new(values).values().for_each(|value| self.all(["value", value]));
+            condition.any_of().values().for_each(|value| self.all(["value", value]));
         }
         if let Some(pattern) = &body.pattern {
             self.all(["pattern", &pattern.text]);

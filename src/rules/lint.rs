@@ -79,7 +79,7 @@ impl Lint<'_, '_> {
                 Field::EventSource => exact().for_each(|(value, place)| self.source(value, place)),
                 Field::UserIdentityType => exact().for_each(|(value, place)| self.identity_type(value, place)),
                 Field::ErrorCode => {
-                    let any_of = AnyOf::new(condition.values.iter().map(|(value, _)| value.clone()).collect());
+                    let any_of = condition.any_of();
                     self.denials(exact().map(|(value, place)| (value.as_str(), place)), &|code| any_of.holds(code));
                 }
                 _ => {}
@@ -346,7 +346,7 @@ impl Lint<'_, '_> {
     fn contradictions(&mut self, body: &DraftBody) {
         let Some(pattern) = &body.pattern else { return };
         for condition in &body.plain {
-            let any_of = AnyOf::new(condition.values.iter().map(|(value, _)| value.clone()).collect());
+            let any_of = condition.any_of();
             let texts = pattern.compiled.only_texts(condition.field.path());
             let apart = texts.is_some_and(|texts| !texts.iter().any(|text| any_of.holds(text)));
             // Beside `$or`, what must hold in any case.
