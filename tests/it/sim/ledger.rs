@@ -135,11 +135,16 @@ impl Ledger {
 
     /// A process was told to stop and ended: nothing may be left in its hands that it could have given back.
     pub fn stopped(&mut self, process: u64) {
+        let mut broken = Vec::new();
         for (receipt, receive) in self.receives.iter().filter(|(_, it)| it.process == process && !it.ended) {
-            if receive.excuse.is_none() && receive.extensions_failed == 0 && receive.deletes_failed == 0 {
-                self.broken.push(format!("{receipt} was not given back when its process stopped"));
+            // Put off for as long as an extension is, perhaps.
+            let put_off = !self.is_readable(&receive.message) || self.object_in_trouble(&receive.message, receive.at);
+            let troubled = receive.excuse.is_some() || receive.extensions_failed + receive.deletes_failed > 0;
+            if !put_off && !troubled {
+                broken.push(format!("{receipt} was not given back when its process stopped"));
             }
         }
+        self.broken.extend(broken);
         self.gone(process, "its process stopped");
     }
 
