@@ -48,7 +48,7 @@ metrics! {
         pub messages_left: IntCounterVec["reason"] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
         pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
-        /// Deletes that failed after every retry, or whose receipt was lost; the message is redelivered, which is harmless.
+        /// Delivered messages that could not be deleted before the process stopped or their receipt was lost; they are redelivered, which is harmless.
         pub message_delete_failures: IntCounter => "message_delete_failures_total",
         /// Messages in work.
         pub messages_in_flight: IntGauge => "messages_in_flight",

@@ -26,8 +26,6 @@ pub const VISIBILITY: Duration = Duration::from_secs(30);
 const DELETES: usize = 20;
 /// Extensions that fail or hang in a row before a lease may run out: three that hang use it up.
 const EXTENSIONS: usize = 3;
-/// Deletes of a message that fail before it may be left to its redelivery.
-const ATTEMPTS: usize = 8;
 /// Opens of one object that fail before it may be its own fault, while others can be read.
 const OPENS: usize = 10;
 /// SQS's limit, less what the daemon keeps for giving back.
@@ -76,7 +74,6 @@ struct Receive {
     /// Why its end is nobody's fault, if it is not.
     excuse: Option<&'static str>,
     extensions_failed: usize,
-    deletes_failed: usize,
     deleting: bool,
 }
 
@@ -139,7 +136,7 @@ impl Ledger {
         for (receipt, receive) in self.receives.iter().filter(|(_, it)| it.process == process && !it.ended) {
             // Put off for as long as an extension is, perhaps.
             let put_off = !self.is_readable(&receive.message) || self.object_in_trouble(&receive.message, receive.at);
-            let troubled = receive.excuse.is_some() || receive.extensions_failed + receive.deletes_failed > 0;
+            let troubled = receive.excuse.is_some() || receive.extensions_failed > 0;
             if !put_off && !troubled {
                 broken.push(format!("{receipt} was not given back when its process stopped"));
             }
@@ -256,9 +253,6 @@ impl Ledger {
             }
             "sqs:DeleteMessageBatch" => {
                 self.processes.get_mut(&process).unwrap().delete_troubled = true;
-                for receipt in subjects {
-                    self.receives.get_mut(receipt).unwrap().deletes_failed += 1;
-                }
             }
             "dynamodb:UpdateItem#mark" => {
                 self.processes.get_mut(&process).unwrap().mark_troubled = Some(now);
@@ -299,7 +293,6 @@ impl Ledger {
                 ended: false,
                 excuse: None,
                 extensions_failed: 0,
-                deletes_failed: 0,
                 deleting: false,
             },
         );
@@ -320,7 +313,6 @@ impl Ledger {
         }
         let excused = receive.excuse.is_some()
             || receive.extensions_failed >= EXTENSIONS
-            || receive.deletes_failed >= ATTEMPTS
             || self.object_in_trouble(&receive.message, receive.at)
             || receive.at.elapsed() >= HELD
             || !self.is_readable(&receive.message)

@@ -262,9 +262,10 @@ impl Simulation {
     fn stop(&mut self) {
         let process = self.processes.remove(0);
         let (ledger, number) = (Arc::clone(&self.ledger), process.number);
+        process.tell_to_stop();
         lock(&ledger).stopping(number);
         self.leaving.push(tokio::spawn(async move {
-            let (ended, dead) = process.stop_or_die().await;
+            let (ended, dead) = process.end_or_die().await;
             let mut ledger = lock(&ledger);
             if dead {
                 return;

@@ -119,16 +119,20 @@ impl Process {
         self.rules.current().hash().to_owned()
     }
 
-    /// SIGTERM. Whether it ended within its deadline, and whether it died before that.
-    pub async fn stop_or_die(mut self) -> (bool, bool) {
+    /// SIGTERM.
+    pub fn tell_to_stop(&self) {
         self.stop.advance(Phase::Draining);
+    }
+
+    /// Whether it ends within its deadline, and whether it dies before that.
+    pub async fn end_or_die(mut self) -> (bool, bool) {
         let ended = timeout(Duration::from_secs(26), &mut self.ended).await.is_ok_and(|ended| ended.is_ok());
         (ended, !self.lives())
     }
 
     /// SIGTERM. Whether it ended within its deadline.
     pub async fn stop(mut self) -> bool {
-        self.stop.advance(Phase::Draining);
+        self.tell_to_stop();
         timeout(Duration::from_secs(26), &mut self.ended).await.is_ok()
     }
 }
