@@ -12,7 +12,7 @@ use crate::env::Phase;
 use crate::health::Dependency;
 use crate::lease::Lease;
 use crate::ports::{ErrorClass, Fault, PortError};
-use crate::retry::{Backoff, call, call_for_message};
+use crate::retry::{Backoff, Interruption, call, call_for_message};
 
 /// SQS deletes at most this many messages in one call.
 const BATCH: usize = 10;
@@ -158,15 +158,35 @@ fn settle_entries(
 
 /// Gives back what cannot be held any longer. Gives the others.
 async fn let_go(context: &Context, batch: Vec<Deletion>) -> Vec<Deletion> {
-    let (kept, ended): (Vec<_>, Vec<_>) = batch.into_iter().partition(|it| it.lease.interruption().is_none());
+    let (mut kept, mut ended) = (Vec::new(), Vec::new());
+    for deletion in batch {
+        match deletion.lease.interruption() {
+            Some(why) => ended.push((deletion.lease, why)),
+            None => kept.push(deletion),
+        }
+    }
     if !ended.is_empty() {
         let count = ended.len();
         context.metrics.message_delete_failures.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
         tracing::warn!(count, "messages could not be deleted; their redelivery is harmless");
-        let giving = ended.into_iter().map(|it| give_back(context, it.lease, Duration::ZERO));
-        futures_util::future::join_all(giving).await;
+        let releasing = ended.into_iter().map(|(lease, why)| release(context, lease, why));
+        futures_util::future::join_all(releasing).await;
     }
     kept
+}
+
+/// Gives a message back at once, because work on it must end.
+pub async fn release(context: &Context, lease: Lease, why: Interruption) {
+    let reason = match why {
+        Interruption::Stopping => "stop",
+        Interruption::LeaseExpired => "expired",
+        Interruption::LeaseLost => {
+            tracing::debug!("work on the message ends: it is no longer ours");
+            return;
+        }
+    };
+    context.metrics.messages_released.with_label_values(&[reason]).inc();
+    give_back(context, lease, Duration::ZERO).await;
 }
 
 /// Makes a message visible again after `delay`. Tried a few times; if it cannot be done, the visibility runs out.

@@ -624,7 +624,7 @@ impl ObjectChunks for Chunks {
             return Err(error(ErrorClass::Transient, Fault::Truncated, "s3:GetObject"));
         }
         if self.stalls == Some(0) {
-            std::future::pending().await
+            return std::future::pending().await;
         }
         if self.rest.is_empty() {
             return Ok(None);

@@ -83,11 +83,7 @@ async fn an_hour_without(operations: &'static [&'static str], dependency: &str, 
     let held: Vec<_> = ids_of(&scene, |receives| receives == 1);
     assert!(!held.is_empty() && held.len() <= 40, "intake pauses with {} messages held", held.len());
     for minute in 2..60 {
-        let queue = lock(&scene.world.queue);
-        let now = Instant::now();
-        let lapsed = queue.messages.iter().filter(|it| it.receive_count == 1 && it.visible_at <= now).count();
-        assert_eq!(lapsed, 0, "minute {minute}: held messages stay held");
-        drop(queue);
+        assert_eq!(lapsed(&scene), 0, "minute {minute}: held messages stay held");
         sleep(Duration::from_secs(60)).await;
     }
     assert!(scene.not_ready(dependency), "the probe says what is wrong");
@@ -109,6 +105,12 @@ async fn an_hour_without(operations: &'static [&'static str], dependency: &str, 
     assert_eq!(lock(&scene.world.queue).most_receives, 1);
     assert!(scene.process.health.ready().ok);
     assert!(scene.process.stop().await);
+}
+
+/// How many messages were received and are visible again.
+fn lapsed(scene: &Scene) -> usize {
+    let now = Instant::now();
+    lock(&scene.world.queue).messages.iter().filter(|it| it.receive_count == 1 && it.visible_at <= now).count()
 }
 
 fn ids_of(scene: &Scene, received: impl Fn(u32) -> bool) -> Vec<String> {

@@ -334,7 +334,7 @@ impl Ledger {
         }
         let (message, at) = (receive.message.clone(), receive.at);
         let held = at.elapsed();
-        if delay == VISIBILITY || (!delay.is_zero() && held >= HELD - VISIBILITY) {
+        if delay == VISIBILITY || (!delay.is_zero() && held >= HELD.saturating_sub(VISIBILITY)) {
             // An extension.
             self.receives.get_mut(receipt).unwrap().extensions_failed = 0;
             return;

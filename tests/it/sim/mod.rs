@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use self::fixtures::{
     BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge,
 };
-use self::op::{Call, Death, Failure, Op, Rule, paste, random_list};
+use self::op::{Call, Death, Failure, Op, Other, Rule, paste, random_list};
 use self::play::simulate;
 use self::shrink::shrink;
 
@@ -143,5 +143,89 @@ fn processes_that_differ_about_shadow_agree_on_each_event() {
     ];
     for seed in 0..20 {
         check(seed, &list);
+    }
+}
+
+/// Of both processes one holds what the other waits for.
+#[test]
+fn the_same_events_in_opposite_order_never_block_each_other() {
+    let list = [
+        Op::Join,
+        Op::Join,
+        Op::Deliver { first: 0, count: 60 },
+        Op::SecondTrail { first: 0, count: 60 },
+        Op::Bundle { first: 0, count: 60, other: Other::Copy },
+        Op::Hang { call: Call::Publish, count: 2, done: false },
+    ];
+    for seed in 0..20 {
+        check(seed, &list);
+    }
+}
+
+/// A process dies at each turn after each kind of call.
+#[test]
+fn a_death_at_any_await_point_loses_nothing() {
+    for call in
+        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
+    {
+        for how in [Death::Before, Death::After].into_iter().chain((0..8).map(Death::Soon)) {
+            let list = [
+                Op::Slow { call: Call::Publish, milliseconds: 11_000 },
+                Op::DieIn { call, after: 1, how },
+                Op::Deliver { first: 0, count: 12 },
+                Op::SecondTrail { first: 6, count: 12 },
+                Op::EventBridge { event: 7 },
+                Op::Wait { milliseconds: 30_000 },
+            ];
+            check(1, &list);
+        }
+    }
+}
+
+/// Each answer of every kind is lost in turn.
+#[test]
+fn a_lost_answer_of_any_call_loses_nothing() {
+    for call in
+        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
+    {
+        for done in [None, Some(true), Some(false)] {
+            let trouble = done.map_or(Op::LoseAnswer { call }, |done| Op::Hang { call, count: 2, done });
+            let list = [
+                trouble,
+                Op::Deliver { first: 0, count: 12 },
+                Op::SecondTrail { first: 6, count: 12 },
+                Op::Wait { milliseconds: 15_000 },
+                Op::Again { back: 1 },
+                Op::Wait { milliseconds: 30_000 },
+            ];
+            check(1, &list);
+        }
+    }
+}
+
+/// What was delivered and cannot be deleted is held, and not received again.
+#[test]
+fn deletes_that_fail_for_long_cost_no_receive() {
+    let list = [
+        Op::Fail { call: Call::Delete, count: 30, how: Failure::Config },
+        Op::Deliver { first: 0, count: 4 },
+        Op::Wait { milliseconds: 200_000 },
+    ];
+    check(1, &list);
+}
+
+/// With 3, 5 or 10 receives, deaths may spend them all: then, and only then, a message that can be read is dead.
+#[test]
+fn deaths_that_spend_every_receive_leave_a_message_to_the_dead_letter_queue() {
+    let mut list = Vec::new();
+    for _ in 0..12 {
+        list.push(Op::DieIn { call: Call::Open, after: 0, how: Death::Before });
+        list.push(Op::Wait { milliseconds: 40_000 });
+    }
+    list.insert(1, Op::Deliver { first: 0, count: 4 });
+    for seed in 0..6 {
+        let outcome = simulate(seed, &list);
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        assert!(outcome.trace.iter().any(|line| line.ends_with("message-1 is dead")), "seed {seed}");
     }
 }

@@ -316,7 +316,7 @@ fn trouble(random: &mut fastrand::Rng) -> Op {
         }
         5 | 6 => Op::Stop,
         7 => Op::Join,
-        8 => Op::Fail { call, count: 1 + random.u32(..6), how },
+        8 => Op::Fail { call, count: pick(random, &[1, 2, 3, 5, 30]), how },
         9 => Op::FailEntries { call: pick(random, &[Call::Publish, Call::Delete]), which: random.u32(..1024) },
         10..12 => Op::LoseAnswer { call },
         12 | 13 => Op::Hang { call, count: 1 + random.u32(..3), done: random.bool() },
@@ -361,6 +361,6 @@ fn pick<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
 
 /// The list as a test's source.
 pub fn paste(seed: u64, list: &[Op]) -> String {
-    let lines: String = list.iter().map(|op| format!("        Op::{op:?},\n")).collect();
-    format!("    let list = [\n{lines}    ];\n    check({seed}, &list);")
+    let lines: Vec<_> = list.iter().map(|op| format!("        Op::{op:?},\n")).collect();
+    format!("    let list = [\n{}    ];\n    check({seed}, &list);", lines.concat())
 }

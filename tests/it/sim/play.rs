@@ -66,7 +66,7 @@ impl Troubles {
             // Receiving is never given up by its caller: an adapter ends it.
             Some(Kind::Hangs) if operation == Call::Receive.operation() => return Some(failure(Failure::Down)),
             Some(Kind::Hangs) => return Some(Trouble::Hang),
-            Some(Kind::Throttles) if self.calls % 4 != 0 => return Some(failure(Failure::Down)),
+            Some(Kind::Throttles) if !self.calls.is_multiple_of(4) => return Some(failure(Failure::Down)),
             Some(Kind::Throttles) | None => {}
         }
         let waiting = self.to_come.get_mut(operation)?;
