@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use self::fixtures::{
     BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge,
 };
-use self::op::{Call, Death, Failure, Op, Other, Rule, paste, random_list};
+use self::op::{Call, Death, Failure, Op, Other, Rule, Service, paste, random_list};
 use self::play::simulate;
 use self::shrink::shrink;
 
@@ -217,15 +217,29 @@ fn deletes_that_fail_for_long_cost_no_receive() {
 /// With 3, 5 or 10 receives, deaths may spend them all: then, and only then, a message that can be read is dead.
 #[test]
 fn deaths_that_spend_every_receive_leave_a_message_to_the_dead_letter_queue() {
-    let mut list = Vec::new();
-    for _ in 0..12 {
-        list.push(Op::DieIn { call: Call::Open, after: 0, how: Death::Before });
-        list.push(Op::Wait { milliseconds: 40_000 });
-    }
-    list.insert(1, Op::Deliver { first: 0, count: 4 });
+    let deaths = [Op::DieIn { call: Call::Open, after: 0, how: Death::Before }; 10];
+    let arrival = [Op::Deliver { first: 0, count: 4 }];
+    let list = [&deaths[..], &arrival, &[Op::Wait { milliseconds: 40_000 }; 12]].concat();
     for seed in 0..6 {
         let outcome = simulate(seed, &list);
         assert_eq!(outcome.broken, Vec::<String>::new());
         assert!(outcome.trace.iter().any(|line| line.ends_with("message-1 is dead")), "seed {seed}");
+    }
+}
+
+/// In the outage others take claims over; whoever held them before must not use them when it ends.
+#[test]
+fn claims_that_are_taken_over_in_an_outage_are_not_used_by_both() {
+    let list = [
+        Op::Join,
+        Op::Wait { milliseconds: 1_000 },
+        Op::Outage { service: Service::Sns, seconds: 120, how: Failure::Down },
+        Op::Burst { first: 0, count: 6 },
+        Op::Deliver { first: 0, count: 6 },
+        Op::SecondTrail { first: 0, count: 6 },
+        Op::Wait { milliseconds: 130_000 },
+    ];
+    for seed in 0..10 {
+        check(seed, &list);
     }
 }

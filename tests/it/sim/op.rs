@@ -270,6 +270,9 @@ impl Service {
 pub fn random_list(seed: u64) -> Vec<Op> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut list = vec![Op::Deliver { first: 0, count: 1 + random.u32(..40) }];
+    if random.bool() {
+        list.insert(0, Op::Join);
+    }
     // In one world of four nothing happens that could excuse a repeated alert or a receive more; few promises can be
     // broken there without being seen.
     let calm = random.u8(..4) == 0;
