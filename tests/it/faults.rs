@@ -57,8 +57,13 @@ impl Scene {
 
     /// The process is dead; another begins with these rules.
     pub fn revive(&mut self, any_key: Option<Mode>) {
+        self.revive_with(&rules_on_trial(any_key));
+    }
+
+    /// The same, with the rules of this file.
+    pub fn revive_with(&mut self, rules: &str) {
         assert!(!self.process.lives());
-        std::fs::write(self.rules.path(), rules_on_trial(any_key)).unwrap();
+        std::fs::write(self.rules.path(), rules).unwrap();
         self.process = Process::start(&self.world, self.rules.path(), 6);
     }
 

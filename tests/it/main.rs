@@ -20,6 +20,7 @@ mod faults;
 mod outages;
 #[cfg(feature = "emulator")]
 mod process;
+mod promises;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;

@@ -300,6 +300,28 @@ async fn a_denied_extension_turns_readiness_red() {
     scene.until("red", 30, |_| scene.not_ready("queue")).await;
 }
 
+/// Nobody can hold a message then.
+#[tokio::test(start_paused = true)]
+async fn a_denied_extension_costs_a_receive_for_each_timeout() {
+    let scene = Scene::start();
+    scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
+    let denied = Trouble::Fail(ErrorClass::Config, Fault::Denied { action: "sqs:ChangeMessageVisibility" });
+    // Work that takes longer than a lease: the store is slow.
+    let mut slow = 0;
+    trouble(&scene, &["sqs:ChangeMessageVisibility", "dynamodb:PutItem"], move |operation| {
+        if operation == "dynamodb:PutItem" {
+            slow += 1;
+            return (slow <= 4).then_some(Trouble::Hang);
+        }
+        Some(denied.clone())
+    });
+    scene.world.send(through_eventbridge(1));
+    scene.until("an empty queue", 300, drained).await;
+    let queue = lock(&scene.world.queue);
+    assert!(queue.most_receives > 1 && queue.dead.is_empty(), "{}", queue.most_receives);
+    assert_eq!(alerts(&scene.world), 1, "and no alert");
+}
+
 /// One call is denied, or what it needs is not there, or credentials have expired.
 async fn a_wrong_configuration(operation: &'static [&'static str], dependency: &str, fault: Fault) {
     let scene = Scene::start();
