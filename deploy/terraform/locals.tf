@@ -26,7 +26,7 @@ locals {
 
   trail_arn  = var.create_trail ? aws_cloudtrail.this[0].arn : var.existing_trail_arn
   bucket     = var.create_trail ? aws_s3_bucket.logs[0].id : var.existing_bucket_name
-  bucket_arn = "arn:${local.partition}:s3:::${local.bucket}"
+  bucket_arn = "arn:${local.partition}:s3:::${local.bucket == null ? "missing" : local.bucket}"
   # Encrypts what the pipeline writes. The logs of an existing trail may have a key of their own.
   kms_key_arn = var.kms_key_arn == null ? aws_kms_key.this[0].arn : var.kms_key_arn
   logs_key_arn = (

@@ -172,7 +172,7 @@ resource "aws_cloudwatch_event_rule" "objects" {
     "detail-type" = ["Object Created"]
     detail = {
       bucket = { name = [var.existing_bucket_name] }
-      object = { key = [{ wildcard = "*AWSLogs/*_CloudTrail*.json.gz" }] }
+      object = { key = [{ suffix = ".json.gz" }] }
     }
   })
 }
@@ -206,7 +206,13 @@ resource "aws_cloudwatch_event_rule" "realtime" {
   state       = var.realtime_events == "all" ? "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS" : "ENABLED"
 
   event_pattern = jsonencode({
-    "detail-type" = [{ suffix = " via CloudTrail" }]
+    "detail-type" = [
+      "AWS API Call via CloudTrail",
+      "AWS Console Action via CloudTrail",
+      "AWS Console Sign In via CloudTrail",
+      "AWS Insight via CloudTrail",
+      "AWS Service Event via CloudTrail",
+    ]
     "$or" = [
       { source = [{ "anything-but" = "aws.kms" }] },
       { detail = { readOnly = [false] } },
