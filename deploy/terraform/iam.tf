@@ -146,20 +146,20 @@ data "aws_iam_policy_document" "task" {
     condition {
       test     = "StringEquals"
       variable = "kms:ViaService"
-      values   = [for it in ["dynamodb", "s3", "sns", "sqs"] : "${it}.${var.aws_region}.amazonaws.com"]
+      values   = [for it in ["dynamodb", "s3", "sns", "sqs"] : "${it}.${var.aws_region}.${data.aws_partition.current.dns_suffix}"]
     }
   }
 
   # DynamoDB asks for these, too, of who uses a table with such a key.
   statement {
     sid       = "TableKey"
-    actions   = ["kms:DescribeKey", "kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
+    actions   = ["kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
     resources = [local.kms_key_arn]
 
     condition {
       test     = "StringEquals"
       variable = "kms:ViaService"
-      values   = ["dynamodb.${var.aws_region}.amazonaws.com"]
+      values   = ["dynamodb.${var.aws_region}.${data.aws_partition.current.dns_suffix}"]
     }
   }
 
@@ -175,7 +175,7 @@ data "aws_iam_policy_document" "task" {
       condition {
         test     = "StringLike"
         variable = "kms:ViaService"
-        values   = ["s3.*.amazonaws.com"]
+        values   = ["s3.*.${data.aws_partition.current.dns_suffix}"]
       }
     }
   }
@@ -350,7 +350,8 @@ data "aws_iam_policy_document" "assume_chat" {
   }
 }
 
-data "aws_iam_policy_document" "chat" {
+data "aws_iam_policy_document" "chat_role" {
+  #checkov:skip=CKV_AWS_356:Reads of metrics and alarms, which know no resource.
   count = local.chat ? 1 : 0
 
   # The chat service draws the metric of an alarm. These know no resource.
@@ -367,7 +368,7 @@ resource "aws_iam_policy" "chat" {
 
   name        = "${local.name}-chat"
   description = "What Amazon Q Developer may do in chat channels: show alarms"
-  policy      = data.aws_iam_policy_document.chat[0].json
+  policy      = data.aws_iam_policy_document.chat_role[0].json
 }
 
 resource "aws_iam_role" "chat" {

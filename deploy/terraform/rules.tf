@@ -9,9 +9,6 @@ locals {
   rules_in_s3  = var.rules_file != null || var.rules_uri != null
   rules_pin    = var.rules_file != null && var.pin_rules_version ? "?versionId=${aws_s3_object.rules[0].version_id}" : ""
   rules_path   = var.rules_file != null ? "s3://${local.rules_bucket}/${local.rules_key}${local.rules_pin}" : var.rules_uri
-  rules_key_arn = (
-    var.rules_file != null ? local.kms_key_arn : var.rules_kms_key_arn
-  )
 }
 
 resource "aws_s3_bucket" "rules" {

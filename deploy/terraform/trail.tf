@@ -1,4 +1,3 @@
-# checkov asks for two more ways out of CloudTrail; the queue is the way here.
 resource "aws_cloudtrail" "this" {
   #checkov:skip=CKV_AWS_252:The bucket's notifications announce log files; a topic of the trail would announce them twice.
   #checkov:skip=CKV2_AWS_10:trailhound evaluates every record; a copy in CloudWatch Logs would cost 0.50 USD a GB and serve nobody.
@@ -15,11 +14,4 @@ resource "aws_cloudtrail" "this" {
 
   # CloudTrail tries to write when the trail is made.
   depends_on = [aws_s3_bucket_policy.logs, aws_kms_key.this]
-
-  lifecycle {
-    precondition {
-      condition     = !var.is_organization_trail || length(data.aws_organizations_organization.current) == 1
-      error_message = "An organization trail needs AWS Organizations."
-    }
-  }
 }
