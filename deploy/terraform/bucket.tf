@@ -125,7 +125,7 @@ data "aws_iam_policy_document" "logs" {
     actions = ["s3:PutObject"]
     resources = concat(
       ["${aws_s3_bucket.logs[0].arn}/AWSLogs/${local.trail_account}/*"],
-      [for it in data.aws_organizations_organization.current : "${aws_s3_bucket.logs[0].arn}/AWSLogs/${it.id}/*"],
+      [for id in data.aws_organizations_organization.current[*].id : "${aws_s3_bucket.logs[0].arn}/AWSLogs/${id}/*"],
     )
 
     principals {

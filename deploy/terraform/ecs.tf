@@ -163,6 +163,11 @@ resource "aws_ecs_task_definition" "this" {
     }
 
     precondition {
+      condition     = length(local.name) <= 28
+      error_message = "prefix and environment have more than 28 characters together: bucket names would be too long."
+    }
+
+    precondition {
       condition     = var.create_trail || var.existing_bucket_name != null
       error_message = "create_trail = false needs existing_bucket_name."
     }
