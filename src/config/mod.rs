@@ -9,12 +9,13 @@ mod parse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cloudtrail::Limits;
+use crate::reload::RulePath;
 use crate::rules::NamedLists;
 use crate::telemetry;
 
@@ -69,7 +70,9 @@ pub struct PipelineConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesConfig {
-    pub path: PathBuf,
+    pub path: RulePath,
+    /// How often rules in S3 are looked at, 1 s to 24 h.
+    pub poll_interval: Duration,
     /// Names or ARNs of the trails that feed the queue.
     pub own_trails: Vec<String>,
     /// Names or ARNs of the ECS services that run this daemon.
@@ -189,7 +192,8 @@ impl Config {
         let max_record_bytes = from.required("source.max_record_bytes", Raw::held_size);
         let concurrency = from.required("pipeline.concurrency", |raw| raw.integer(1..=1_000));
         let decoders = from.required("pipeline.decoders", |raw| raw.integer(0..=256));
-        let path = from.required("rules.path", Raw::path);
+        let path = from.required("rules.path", Raw::rule_path);
+        let poll_interval = from.required("rules.poll_interval", |raw| raw.seconds(1..=24 * 3_600));
         let own_trails = from.required("rules.own_trails", Raw::list);
         let own_services = from.required("rules.own_services", Raw::list);
         let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
@@ -230,7 +234,12 @@ impl Config {
                     concurrency: concurrency?,
                     decoders: decoders.map(|given| if given == 0 { cores } else { given })?,
                 },
-                rules: RulesConfig { path: path?, own_trails: own_trails?, own_services: own_services? },
+                rules: RulesConfig {
+                    path: path?,
+                    poll_interval: poll_interval?,
+                    own_trails: own_trails?,
+                    own_services: own_services?,
+                },
                 alerting: AlertingConfig { topic_arn: topic_arn? },
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
@@ -269,10 +278,10 @@ impl Config {
     pub fn for_rules(
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<(PathBuf, NamedLists), ConfigErrors> {
+    ) -> Result<(RulePath, NamedLists), ConfigErrors> {
         let mut from = Checker(Layers::read(file, env));
         from.0.errors.retain(|error| error.key.is_none() && matches!(error.origin, Origin::File { .. }));
-        let path = from.required("rules.path", Raw::path);
+        let path = from.required("rules.path", Raw::rule_path);
         let text = |from: &mut Checker, key: &'static str| from.optional(key, |raw| Ok(raw.text()?.to_owned()));
         let list = |from: &mut Checker, key: &'static str| from.optional(key, Raw::list).unwrap_or_default();
         let pipeline = Pipeline {
@@ -324,7 +333,8 @@ impl Config {
             ("source.max_record_bytes", json!(parse::show_size(max_record_bytes as u64))),
             ("pipeline.concurrency", json!(pipeline.concurrency)),
             ("pipeline.decoders", json!(pipeline.decoders)),
-            ("rules.path", json!(rules.path.to_string_lossy())),
+            ("rules.path", json!(rules.path.to_string())),
+            ("rules.poll_interval", json!(parse::show_duration(rules.poll_interval))),
             ("rules.own_trails", json!(rules.own_trails)),
             ("rules.own_services", json!(rules.own_services)),
             ("alerting.topic_arn", json!(alerting.topic_arn)),

@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
 
 use super::LogFormat;
+use crate::reload::RulePath;
 
 const SECOND: u64 = 1_000;
 const UNITS_OF_TIME: [(&str, u64); 5] =
@@ -27,8 +27,8 @@ impl Raw {
         self.value.as_str().ok_or_else(|| format!("must be a string in quotes, not {}", kind(&self.value)))
     }
 
-    pub fn path(&self) -> Result<PathBuf, String> {
-        self.text().map(PathBuf::from)
+    pub fn rule_path(&self) -> Result<RulePath, String> {
+        self.text()?.parse()
     }
 
     pub fn boolean(&self) -> Result<bool, String> {
