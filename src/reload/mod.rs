@@ -59,7 +59,7 @@ pub enum LoadError {
     #[error("cannot read the rule file {path}: {source} (rules.path)")]
     Read { path: RulePath, source: io::Error },
     #[error("cannot read the rule file {object}: {source} (rules.path)")]
-    Object { object: RuleObject, source: PortError },
+    Object { object: RuleObject, source: Box<PortError> },
     #[error("the rule file {path} is larger than {} MiB (rules.path)", MAX_FILE >> 20)]
     TooLarge { path: RulePath },
     #[error("the rule file {path} is wrong:\n{errors}")]

@@ -49,7 +49,7 @@ pub async fn fetch(
     object: &RuleObject,
     known: Option<&str>,
 ) -> Result<Option<Fetched>, LoadError> {
-    let failed = |source| LoadError::Object { object: object.clone(), source };
+    let failed = |source| LoadError::Object { object: object.clone(), source: Box::new(source) };
     let request = ObjectRequest {
         bucket: object.bucket.clone(),
         key: object.key.clone(),
