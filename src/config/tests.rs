@@ -178,7 +178,12 @@ fn what_cloudwatch_would_drop_is_refused() {
         "[emf]\nenabled = \"yes\"\nnamespace = \"AWS/Logs\"\nservice = \":a\"\ninterval = \"301s\"\n",
         &[&REQUIRED[..], &[("TRAILHOUND_EMF__INTERVAL", "1500ms"), ("TRAILHOUND_EMF__NAMESPACE", "a,b")]].concat(),
     );
-    assert_snapshot!(errors, @"");
+    assert_snapshot!(errors, @r#"
+    emf.enabled (trailhound.toml:2): must be true or false, not a string
+    emf.namespace (environment variable TRAILHOUND_EMF__NAMESPACE): "a,b" is not a CloudWatch namespace: 1 to 255 letters, digits, '.', '-', '_', '/', '#', ':' and spaces, not all of them spaces, the first not ':'
+    emf.service (trailhound.toml:4): ":a" is not the value of a CloudWatch dimension: 1 to 1024 printable ASCII characters, not all of them spaces, the first not ':'
+    emf.interval (environment variable TRAILHOUND_EMF__INTERVAL): must be whole seconds from 10s to 5m, not 1500ms
+    "#);
 }
 
 #[test]

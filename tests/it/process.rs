@@ -87,7 +87,7 @@ async fn a_poison_message_reaches_the_dead_letter_queue_and_what_could_be_read_i
     let left = |reason: &str| daemon.metric(&format!("trailhound_messages_left_total{{reason=\"{reason}\"}}"));
     assert_eq!(left("unknown_shape"), Some(3.0));
     assert_eq!(left("missing"), Some(3.0));
-    assert!(left("damaged").max(left("ends_early")) >= Some(3.0), "{}", daemon.log());
+    assert!([left("damaged"), left("ends_early")].iter().any(|it| *it >= Some(3.0)), "{}", daemon.log());
     assert!(daemon.log().contains("message left for redrive"));
 }
 
@@ -301,7 +301,6 @@ async fn standard_output_holds_metrics_for_cloudwatch_or_nothing() {
         told += line["AlertsPublished"].as_f64().unwrap();
     }
     assert!((told - matched).abs() < 0.5, "{told} of {matched} alerts are told in {lines:#?}");
-    assert_eq!(lines.last().unwrap()["Ready"], 0.0, "it stops");
 
     let mut daemon = Daemon::ready(&account, &[]).await;
     daemon.signal("TERM");
