@@ -27,17 +27,23 @@ pub(super) struct Printer {
 impl Printer {
     /// `None` where nothing is to be printed.
     pub(super) fn start(config: &EmfConfig, metrics: Arc<Metrics>, clock: Clock) -> io::Result<Option<Self>> {
-        if !config.enabled {
-            return Ok(None);
-        }
+        config.enabled.then(|| Self::start_on(io::stdout(), config, metrics, clock)).transpose()
+    }
+
+    fn start_on(
+        mut out: impl Write + Send + 'static,
+        config: &EmfConfig,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let (running, ended) = oneshot::channel();
         let (emf, interval) = (Emf::new(config), config.interval);
         std::thread::Builder::new().name("emf".to_owned()).spawn(move || {
-            print(emf, interval, &metrics, clock, &stopped, &mut io::stdout());
+            print(emf, interval, &metrics, clock, &stopped, &mut out);
             drop(running);
         })?;
-        Ok(Some(Self { stop, ended }))
+        Ok(Self { stop, ended })
     }
 
     /// Waits for the last line, but not for a reader that does not read.
@@ -83,13 +89,17 @@ mod tests {
 
     use super::*;
 
-    fn emf() -> Emf {
-        Emf::new(&EmfConfig {
+    fn config() -> EmfConfig {
+        EmfConfig {
             enabled: true,
             namespace: "trailhound".to_owned(),
             service: "trailhound".to_owned(),
             interval: Duration::from_secs(60),
-        })
+        }
+    }
+
+    fn clock() -> Clock {
+        Clock::starting_at(datetime!(2026-03-01 12:00 UTC))
     }
 
     fn received(text: &[u8]) -> Vec<f64> {
@@ -105,9 +115,8 @@ mod tests {
         metrics.messages_received.inc_by(5);
         let (stop, stopped) = mpsc::channel();
         drop(stop);
-        let clock = Clock::starting_at(datetime!(2026-03-01 12:00 UTC));
         let mut out = Vec::new();
-        print(emf(), Duration::from_secs(3600), &metrics, clock, &stopped, &mut out);
+        print(Emf::new(&config()), Duration::from_secs(3600), &metrics, clock(), &stopped, &mut out);
         assert_eq!(received(&out), [5.0]);
     }
 
@@ -142,8 +151,30 @@ mod tests {
         metrics.messages_received.inc();
         let (stop, stopped) = mpsc::channel();
         let mut out = Broken { writes: 0, out: Vec::new(), metrics: &metrics, stop: Some(stop) };
-        let clock = Clock::starting_at(datetime!(2026-03-01 12:00 UTC));
-        print(emf(), Duration::from_millis(1), &metrics, clock, &stopped, &mut out);
+        print(Emf::new(&config()), Duration::from_millis(1), &metrics, clock(), &stopped, &mut out);
         assert_eq!(received(&out.out), [11.0, 10.0, 10.0]);
+    }
+
+    /// A pipe that is full.
+    struct Stuck(Receiver<Infallible>);
+
+    impl Write for Stuck {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            let _released = self.0.recv();
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_does_not_read_delays_the_end_by_a_second_at_most() {
+        let (release, held) = mpsc::channel();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let printer = Printer::start_on(Stuck(held), &config(), metrics, clock()).unwrap();
+        timeout(2 * LAST_LINE, printer.stop()).await.expect("an end");
+        drop(release);
     }
 }

@@ -173,8 +173,13 @@ fn problems(expr: &str, sources: &str) -> Vec<String> {
             }
         }
     }
+    if tokens(expr).contains(&Token::Word("ALERTS".to_owned())) {
+        // An alert has the labels of its expression, which is checked for itself.
+        labels.extend(known.values().flatten().map(String::as_str));
+        labels.insert("alertname");
+    }
     for label in grouped(expr) {
-        if !labels.contains(label.as_str()) && !(expr.contains("ALERTS") && label != "le") {
+        if !labels.contains(label.as_str()) {
             problems.push(format!("no metric in it has the label {label}"));
         }
     }
@@ -302,7 +307,9 @@ fn a_name_that_does_not_exist_is_found() {
 fn documents_name_metrics_that_exist() {
     let mut known: BTreeSet<String> = known().into_keys().collect();
     known.extend(Metrics::describe().iter().map(|metric| metric.name.to_owned()));
-    for path in ["README.md", "docs/operations.md", "docs/metrics.md", "docs/alerts.md", "docs/messages.md", "docs/rules.md"] {
+    for path in
+        ["README.md", "docs/operations.md", "docs/metrics.md", "docs/alerts.md", "docs/messages.md", "docs/rules.md"]
+    {
         let text = read(path);
         // `trailhound_` and the like speak of names in general.
         let named = words(&text).filter(|word| word.starts_with("trailhound_") && !word.ends_with('_'));
@@ -339,13 +346,17 @@ fn every_alert_says_what_is_wrong_what_to_do_and_where_to_read_on() {
         assert!(["critical", "warning", "info"].contains(&alert["severity"].as_str()), "{name}");
         assert!(!alert["summary"].is_empty() && alert["description"].len() > 40, "{name}");
         assert_eq!(alert["runbook"], format!("docs/operations.md#{}", kebab(name)));
-        assert!(section.contains(&format!("`{name}`, {}", alert["severity"])), "docs/operations.md: severity of {name}");
+        assert!(
+            section.contains(&format!("`{name}`, {}", alert["severity"])),
+            "docs/operations.md: severity of {name}"
+        );
 
         let known = known();
         let named: Vec<String> = selectors(&alert["expr"]).unwrap().into_iter().map(|it| it.name).collect();
         let grouped = grouped(&alert["expr"]);
         let kept = |label: &str| {
-            SCRAPED.contains(&label) || grouped.iter().any(|it| it == label)
+            SCRAPED.contains(&label)
+                || grouped.iter().any(|it| it == label)
                 || named.iter().any(|it| known[it].contains(label))
         };
         for text in [&alert["summary"], &alert["description"]] {
@@ -378,7 +389,8 @@ fn every_alert_is_shown_firing_and_not_firing() {
 fn the_dashboard_can_be_provisioned() {
     let dashboard = dashboard();
     assert_eq!((&dashboard["id"], &dashboard["uid"]), (&Value::Null, &Value::from("trailhound")));
-    let titles: Vec<&str> = dashboard["panels"].as_array().unwrap().iter().map(|it| it["title"].as_str().unwrap()).collect();
+    let titles: Vec<&str> =
+        dashboard["panels"].as_array().unwrap().iter().map(|it| it["title"].as_str().unwrap()).collect();
     for row in ["Is it working?", "Is it keeping up?", "What does it find?", "What does it cost?"] {
         assert!(titles.contains(&row), "{titles:?}");
     }

@@ -282,7 +282,7 @@ async fn standard_output_holds_metrics_for_cloudwatch_or_nothing() {
     let mut daemon = Daemon::ready(&account, &settings).await;
     account.log("trail-a", 1, &[0, 1, 2, 3]).await;
     account.drained().await;
-    let matched = matching(0..4).len() as f64;
+    let matched = f64::from(u32::try_from(matching(0..4).len()).unwrap());
     // The first interval takes a minute: this is the line of the stop.
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
