@@ -1,5 +1,6 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
+mod emf;
 mod healthcheck;
 mod rules;
 mod run;

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::emf::Printer;
 use super::{Failure, environment, runtime};
 use crate::admin::{Admin, AdminState};
 use crate::app::{self, Daemon};
@@ -78,6 +79,9 @@ async fn daemon(
     let admin = Admin::start(listener, state).map_err(|error| Failure::at("cannot serve HTTP", error))?;
     tracing::info!(http.address = %admin.address(), "answering /livez, /readyz, /metrics, /version and /rules");
 
+    let printer = Printer::start(&config.emf, Arc::clone(&metrics), clock)
+        .map_err(|error| Failure::at("cannot print metrics (emf.enabled)", error))?;
+
     let settings = aws::Settings {
         queue_url: config.queue.url.clone(),
         topic_arn: config.alerting.topic_arn.clone(),
@@ -113,6 +117,9 @@ async fn daemon(
     signals.reload(rules.clone(), clock);
     let daemon = Daemon { config: Arc::new(config), rules, metrics, health, stop: stop_handle };
     app::run(ports, env, daemon).await;
+    if let Some(printer) = printer {
+        printer.stop().await;
+    }
     // Probes and scrapes are answered until here.
     drop(admin);
     Ok(())

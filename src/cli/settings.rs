@@ -83,6 +83,10 @@ mod tests {
         http.listen = "0.0.0.0:8080"  # default
         log.level = "info"  # default
         log.format = "auto"  # default
+        emf.enabled = false  # default
+        emf.namespace = "trailhound"  # default
+        emf.service = "trailhound"  # default
+        emf.interval = "1m"  # default
         shutdown.deadline = "25s"  # default
         shutdown.stop_timeout = "30s"  # default
         "#);

@@ -37,6 +37,7 @@ pub struct Config {
     pub store: StoreConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
+    pub emf: EmfConfig,
     pub shutdown: ShutdownConfig,
 }
 
@@ -123,6 +124,17 @@ impl LogFormat {
     }
 }
 
+/// Metrics for CloudWatch, on standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmfConfig {
+    pub enabled: bool,
+    pub namespace: String,
+    /// The value of the one dimension, `Service`.
+    pub service: String,
+    /// From one line to the next.
+    pub interval: Duration,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownConfig {
     /// How long after SIGTERM held messages may be finished. At least `queue.wait`, at most `stop_timeout`.
@@ -205,6 +217,10 @@ impl Config {
             telemetry::filter(level).map(|_| level.to_owned())
         });
         let format = from.required("log.format", Raw::log_format);
+        let enabled = from.required("emf.enabled", Raw::boolean);
+        let namespace = from.required("emf.namespace", |raw| parse::metric_namespace(raw.text()?));
+        let service = from.required("emf.service", |raw| parse::dimension_value(raw.text()?));
+        let interval = from.required("emf.interval", |raw| raw.seconds(10..=300));
         let deadline = from.required("shutdown.deadline", Raw::duration);
         let stop_timeout = from.required("shutdown.stop_timeout", Raw::duration);
 
@@ -244,6 +260,7 @@ impl Config {
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
                 log: LogConfig { level: level?, format: format? },
+                emf: EmfConfig { enabled: enabled?, namespace: namespace?, service: service?, interval: interval? },
                 shutdown: ShutdownConfig { deadline: deadline?, stop_timeout: stop_timeout? },
             })
         };
@@ -318,7 +335,7 @@ impl Config {
     /// Every key with its value, as it could stand in a file.
     #[must_use]
     pub fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
-        let Self { queue, source, pipeline, rules, alerting, store, http, log, shutdown } = self;
+        let Self { queue, source, pipeline, rules, alerting, store, http, log, emf, shutdown } = self;
         let Limits { max_compressed_bytes, max_decompressed_bytes, max_ratio, max_record_bytes } = source.limits;
         vec![
             ("queue.url", json!(queue.url)),
@@ -343,6 +360,10 @@ impl Config {
             ("http.listen", json!(http.listen.to_string())),
             ("log.level", json!(log.level)),
             ("log.format", json!(log.format.as_str())),
+            ("emf.enabled", json!(emf.enabled)),
+            ("emf.namespace", json!(emf.namespace)),
+            ("emf.service", json!(emf.service)),
+            ("emf.interval", json!(parse::show_duration(emf.interval))),
             ("shutdown.deadline", json!(parse::show_duration(shutdown.deadline))),
             ("shutdown.stop_timeout", json!(parse::show_duration(shutdown.stop_timeout))),
         ]

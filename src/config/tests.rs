@@ -156,6 +156,37 @@ fn every_wrong_variable_is_named_exactly() {
 }
 
 #[test]
+fn what_cloudwatch_would_drop_is_refused() {
+    let set = |key: &str, value: &str| load(&format!("[emf]\n{key} = {value:?}\n"), &[]);
+    for right in ["trailhound", "Security/CloudTrail alerts", "a:b#c.d-e_f", &"n".repeat(255)] {
+        assert_eq!(set("namespace", right).unwrap().0.emf.namespace, right);
+    }
+    for wrong in ["AWS/Logs", "AWS/", " ", ":a", "caf\u{e9}", "a\tb", &"n".repeat(256)] {
+        assert!(set("namespace", wrong).is_err(), "{wrong:?}");
+    }
+    for right in ["trailhound", "eu-central-1 (blue)", &"s".repeat(1024)] {
+        assert_eq!(set("service", right).unwrap().0.emf.service, right);
+    }
+    for wrong in [" ", ":a", "caf\u{e9}", "a\nb", &"s".repeat(1025)] {
+        assert!(set("service", wrong).is_err(), "{wrong:?}");
+    }
+    for right in ["10s", "1m", "5m", "90s"] {
+        assert!(set("interval", right).is_ok(), "{right}");
+    }
+    assert!(!load("", &[]).unwrap().0.emf.enabled, "nothing is printed unless it was asked for");
+    let errors = wrong(
+        "[emf]\nenabled = \"yes\"\nnamespace = \"AWS/Logs\"\nservice = \":a\"\ninterval = \"301s\"\n",
+        &[&REQUIRED[..], &[("TRAILHOUND_EMF__INTERVAL", "1500ms"), ("TRAILHOUND_EMF__NAMESPACE", "a,b")]].concat(),
+    );
+    assert_snapshot!(errors, @r#"
+    emf.enabled (trailhound.toml:2): must be true or false, not a string
+    emf.namespace (environment variable TRAILHOUND_EMF__NAMESPACE): "a,b" is not a CloudWatch namespace: 1 to 255 letters, digits, '.', '-', '_', '/', '#', ':' and spaces, not all of them spaces, the first not ':'
+    emf.service (trailhound.toml:4): ":a" is not the value of a CloudWatch dimension: 1 to 1024 printable ASCII characters, not all of them spaces, the first not ':'
+    emf.interval (environment variable TRAILHOUND_EMF__INTERVAL): must be whole seconds from 10s to 5m, not 1500ms
+    "#);
+}
+
+#[test]
 fn unknown_keys_are_errors_that_suggest_the_nearest_known_one() {
     let errors = wrong(
         "queue = 3\n[queu]\nurl = \"x\"\n[pipeline]\nconcurency = 3\nsomething_else = 1\n[empty]\n",

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use trailhound::app::{Daemon, run};
 use trailhound::cloudtrail::Limits;
 use trailhound::config::{
-    AlertingConfig, Config, HttpConfig, LogConfig, LogFormat, PipelineConfig, QueueConfig, RulesConfig, ShutdownConfig,
-    SourceConfig, StoreConfig,
+    AlertingConfig, Config, EmfConfig, HttpConfig, LogConfig, LogFormat, PipelineConfig, QueueConfig, RulesConfig,
+    ShutdownConfig, SourceConfig, StoreConfig,
 };
 use trailhound::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use trailhound::health::Health;
@@ -58,6 +58,12 @@ pub fn config() -> Config {
         store: StoreConfig { table: String::new(), retention_days: 90 },
         http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
         log: LogConfig { level: "info".to_owned(), format: LogFormat::Auto },
+        emf: EmfConfig {
+            enabled: false,
+            namespace: "trailhound".to_owned(),
+            service: "trailhound".to_owned(),
+            interval: Duration::from_secs(60),
+        },
         shutdown: ShutdownConfig { deadline: Duration::from_secs(25), stop_timeout: Duration::from_secs(30) },
     }
 }
