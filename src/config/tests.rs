@@ -138,7 +138,7 @@ fn every_wrong_variable_is_named_exactly() {
             ("TRAILHOUND_SOURCE__INLINE_RECORDS", "on"),
             ("TRAILHOUND_SOURCE__MAX_RECORD_BYTES", "18446744073709551616"),
             ("TRAILHOUND_SHUTDOWN__DEADLINE", "999999999999999999999d"),
-            ("LOG_LEVEL", "WARNING"),
+            ("LOG_LEVEL", "WARNINGS"),
         ],
     );
     assert_snapshot!(errors, @r#"
@@ -150,7 +150,7 @@ fn every_wrong_variable_is_named_exactly() {
     source.max_record_bytes (environment variable TRAILHOUND_SOURCE__MAX_RECORD_BYTES): must be at least one byte, written as 65536, "64KiB", "64MiB" or "1GiB", not "18446744073709551616"
     alerting.topic_arn (environment variable SNS_TOPIC_ARN): "alerts" is not the ARN of an SNS topic; it looks like arn:aws:sns:eu-west-1:111122223333:trailhound-alerts
     store.table (environment variable DYNAMODB_TABLE): "x" is not the name of a DynamoDB table: 3 to 255 letters, digits, '_', '-' and '.'
-    log.level (environment variable LOG_LEVEL): "WARNING" is not a level; take error, warn, info, debug, trace or off, or a filter such as "info,trailhound::deliver=debug"
+    log.level (environment variable LOG_LEVEL): "WARNINGS" is not a level; take error, warn, info, debug, trace or off, or a filter such as "info,trailhound::deliver=debug"
     shutdown.deadline (environment variable TRAILHOUND_SHUTDOWN__DEADLINE): must be a duration such as "500ms", "20s", "5m" or "12h", not "999999999999999999999d"
     "#);
 }
