@@ -304,7 +304,7 @@ def look(scenario: str, outputs: dict, variables: dict, binary: Path | None) -> 
     inline = environment(outputs)["TRAILHOUND_SOURCE__INLINE_RECORDS"]
     if inline != ("true" if variables.get("realtime_events", "off") != "off" else "false"):
         problems.append(f"inline records are {inline}")
-    if binary:
+    if binary and not problems:
         problems += look_at_configuration(binary, environment(outputs))
     return [f"{scenario}: {it}" for it in problems]
 

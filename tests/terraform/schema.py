@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from hcl import Argument, Block, File, Place, Reference, read, references, scoped, text
+from hcl import Argument, Block, File, Place, Reference, read, references, scoped, text, walk
 from provider import Item, Schema
 
 META = {
@@ -27,6 +27,18 @@ VARIABLE = {"description", "type", "default", "nullable", "sensitive", "ephemera
 OUTPUT = {"description", "value", "sensitive", "ephemeral", "depends_on"}
 KINDS = {"terraform", "provider", "variable", "locals", "data", "resource", "output"}
 BUILT_IN = {"path", "terraform"}
+# Of Terraform 1.5: https://developer.hashicorp.com/terraform/language/functions
+FUNCTIONS = set(
+    """abs abspath alltrue anytrue base64decode base64encode base64gzip base64sha256 base64sha512 basename bcrypt can ceil
+    chomp chunklist cidrhost cidrnetmask cidrsubnet cidrsubnets coalesce coalescelist compact concat contains csvdecode
+    dirname distinct element endswith file filebase64 filebase64sha256 filebase64sha512 fileexists filemd5 fileset
+    filesha1 filesha256 filesha512 flatten floor format formatdate formatlist indent index join jsondecode jsonencode
+    keys length log lookup lower matchkeys max md5 merge min nonsensitive one parseint pathexpand plantimestamp pow range
+    regex regexall replace reverse rsadecrypt sensitive setintersection setproduct setsubtract setunion sha1 sha256
+    sha512 signum slice sort split startswith strcontains strrev substr sum templatefile textdecodebase64
+    textencodebase64 timeadd timecmp timestamp title tobool tolist tomap tonumber toset tostring transpose trim
+    trimprefix trimspace trimsuffix try type upper urlencode uuid uuidv5 values yamldecode yamlencode zipmap""".split()
+)
 
 # The package knows no deprecations: these are what provider 6 warns of, among the resources that a change here may touch.
 DEPRECATED = {
@@ -215,6 +227,11 @@ class Check:
             if it.name == "ignore_changes"
         ]
         own = address(block) if block.kind in ("resource", "data") else None
+        for it in walk(block.node):
+            if it.type == "function_call" and not any(x.start_byte <= it.start_byte < x.end_byte for x in skip):
+                name = text(it.named_children[0])
+                if name not in FUNCTIONS:
+                    self.tell(Place(block.place.path, it.start_point.row + 1), f"Terraform 1.5 has no function {name}")
         for it in references(block.place.path, block.node):
             if any(x.start_byte <= it.node.start_byte < x.end_byte for x in skip):
                 continue
