@@ -28,6 +28,11 @@ output "dead_letter_queue_url" {
   value       = aws_sqs_queue.dead.url
 }
 
+output "dead_letter_queue_arn" {
+  description = "The same, for moving messages back."
+  value       = aws_sqs_queue.dead.arn
+}
+
 output "cluster_name" {
   description = "The ECS cluster."
   value       = aws_ecs_cluster.this.name
@@ -38,7 +43,7 @@ output "service_name" {
   value       = aws_ecs_service.this.name
 }
 
-output "repository_url" {
+output "ecr_repository_url" {
   description = "Where to push images; null where image is set."
   value       = one(aws_ecr_repository.this[*].repository_url)
 }
