@@ -108,7 +108,7 @@ resource "aws_cloudwatch_metric_alarm" "alerts_undelivered" {
   ok_actions          = local.alarm_topics
 }
 
-# A trail of any account in use delivers every five minutes. Silence means that logging was stopped, or that the way to the
+# A trail of any account in use delivers every five minutes, and a digest every hour even without calls. Silence means that logging was stopped, or that the way to the
 # queue is broken. What EventBridge sends of calls is taken off: it must not hide that log files are missing.
 resource "aws_cloudwatch_metric_alarm" "no_logs" {
   alarm_name          = "${local.name}-no-logs"

@@ -1,7 +1,6 @@
 # The bucket of the log files.
 
 resource "aws_s3_bucket" "logs" {
-  #checkov:skip=CKV_AWS_18:Access logs are optional (access_logs): every read of an object can cost more to record than to make.
   #checkov:skip=CKV_AWS_144:Replication is an organization's decision; versioning and validation guard the logs here.
   count = var.create_trail ? 1 : 0
 
@@ -196,7 +195,6 @@ resource "aws_s3_bucket_notification" "logs" {
 # Who read the logs, optionally.
 
 resource "aws_s3_bucket" "access" {
-  #checkov:skip=CKV_AWS_18:This is the bucket of access logs; logging itself would never end.
   #checkov:skip=CKV_AWS_144:Access logs are kept for a year and not replicated.
   #checkov:skip=CKV_AWS_145:S3 writes access logs only into buckets with SSE-S3.
   #checkov:skip=CKV2_AWS_62:Nobody waits for access logs.

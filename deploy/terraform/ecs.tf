@@ -43,7 +43,6 @@ resource "aws_ecr_lifecycle_policy" "this" {
 # The daemon's log, on which the alarm "alerts failing" listens, and metrics where these are on.
 
 resource "aws_cloudwatch_log_group" "this" {
-  #checkov:skip=CKV_AWS_338:log_retention_days is a year unless set otherwise.
   name              = local.log_group
   retention_in_days = var.log_retention_days
   kms_key_id        = local.kms_key_arn
@@ -70,6 +69,7 @@ locals {
   # docs/configuration.md explains each. tests/terraform holds them to what `trailhound config` takes.
   environment = merge(
     {
+      AWS_REGION                         = var.aws_region
       SQS_QUEUE_URL                      = aws_sqs_queue.events.url
       SNS_TOPIC_ARN                      = aws_sns_topic.alerts.arn
       DYNAMODB_TABLE                     = aws_dynamodb_table.events.name
@@ -118,13 +118,12 @@ resource "aws_ecs_task_definition" "this" {
       image                  = local.image
       essential              = true
       user                   = "65532:65532"
-      privileged             = false
       readonlyRootFilesystem = true
       # shutdown.stop_timeout tells the daemon the same number; its own deadline lies below.
       stopTimeout = 30
 
       linuxParameters = {
-        capabilities = { add = [], drop = ["ALL"] }
+        capabilities = { drop = ["ALL"] }
       }
 
       # The image has no shell: CMD, not CMD-SHELL. It fails until everything was reachable once.
@@ -200,7 +199,6 @@ resource "aws_ecs_task_definition" "this" {
 }
 
 resource "aws_ecs_service" "this" {
-  #checkov:skip=CKV_AWS_333:A public address only where assign_public_ip asks for it, in public subnets without NAT; the security group lets nothing in.
   name                   = local.service_name
   cluster                = aws_ecs_cluster.this.id
   task_definition        = aws_ecs_task_definition.this.arn

@@ -216,7 +216,6 @@ data "aws_iam_policy_document" "assume_operator" {
 }
 
 data "aws_iam_policy_document" "operator" {
-  #checkov:skip=CKV_AWS_356:Actions without a resource of their own, all of them reads.
   count = length(var.operator_principal_arns) > 0 ? 1 : 0
 
   # dlq: look at dead letters, send them back, delete them.

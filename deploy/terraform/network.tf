@@ -105,11 +105,6 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints" {
 
 # Endpoints serve this account's roles alone; what each may do, its own policy says (iam.tf).
 data "aws_iam_policy_document" "endpoint" {
-  #checkov:skip=CKV_AWS_108:An endpoint's policy bounds what passes it, and grants nothing.
-  #checkov:skip=CKV_AWS_109:An endpoint's policy bounds what passes it, and grants nothing.
-  #checkov:skip=CKV_AWS_111:An endpoint's policy bounds what passes it, and grants nothing.
-  #checkov:skip=CKV_AWS_356:An endpoint's policy bounds what passes it, and grants nothing.
-  #checkov:skip=CKV_AWS_283:The condition names the account; an endpoint's policy needs a principal of "*" for that.
   statement {
     sid       = "OwnAccount"
     actions   = ["sqs:*", "sns:Publish", "sns:GetTopicAttributes", "logs:CreateLogStream", "logs:PutLogEvents", "ecr:*"]
@@ -192,8 +187,6 @@ resource "aws_vpc_endpoint" "s3" {
 }
 
 data "aws_iam_policy_document" "dynamodb_endpoint" {
-  #checkov:skip=CKV_AWS_283:The condition names the account; an endpoint's policy needs a principal of "*" for that.
-
   # Tasks store detected events.
   statement {
     sid       = "Table"

@@ -1,7 +1,6 @@
 resource "aws_cloudtrail" "this" {
   #checkov:skip=CKV_AWS_252:The bucket's notifications announce log files; a topic of the trail would announce them twice.
   #checkov:skip=CKV2_AWS_10:trailhound evaluates every record; a copy in CloudWatch Logs would cost 0.50 USD a GB and serve nobody.
-  #checkov:skip=CKV_AWS_35:Encrypted with KMS unless log_kms = false.
   count = var.create_trail ? 1 : 0
 
   name                          = local.trail_name

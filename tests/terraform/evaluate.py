@@ -106,6 +106,7 @@ MUTATIONS = [
     ("ecs.tf", '"25s"', '"35s"', "refuses the task's environment"),
     ("kms.tf", "local.new_trail_arn", "aws_cloudtrail.this[0].arn", "Cycle"),
     ("iam.tf", 'service_arn]', 'service_name.arn]', "Unsupported attribute"),
+    ("alarms.tf", "-oldest-message", "-eldest-message", "docs/operations.md does not say"),
     ("bucket.tf", '-access-', "-access-logs-of-the-bucket-", "longer than 63"),
 ]
 
@@ -300,6 +301,12 @@ def look(scenario: str, outputs: dict, variables: dict, binary: Path | None) -> 
     task = json.loads(everything["aws_ecs_task_definition__this"]["container_definitions"])[0]
     if f"{task['stopTimeout']}s" != environment(outputs)["TRAILHOUND_SHUTDOWN__STOP_TIMEOUT"]:
         problems.append("the daemon is told another stop timeout than ECS")
+    runbook = (ROOT / "docs" / "operations.md").read_text()
+    for name, value in everything.items():
+        if name.startswith("aws_cloudwatch_metric_alarm__"):
+            short = value["alarm_name"].removeprefix(everything["name"])
+            if f"`...{short}`" not in runbook:
+                problems.append(f"docs/operations.md does not say what to do about the alarm ...{short}")
     # Records in messages are taken only where EventBridge sends any.
     inline = environment(outputs)["TRAILHOUND_SOURCE__INLINE_RECORDS"]
     if inline != ("true" if variables.get("realtime_events", "off") != "off" else "false"):
@@ -346,7 +353,7 @@ def look_at_configuration(binary: Path, environment: dict[str, str]) -> list[str
     if done.returncode:
         return [f"trailhound config refuses the task's environment: {done.stderr.strip()}"]
     # It names the origin of each value.
-    return [f"trailhound config does not use {it}" for it, value in environment.items() if value and it not in done.stdout]
+    return [f"trailhound config does not use {it}" for it, value in environment.items() if value and not it.startswith("AWS_") and it not in done.stdout]
 
 
 def mutate(file: str, old: str, new: str, expected: str, binary: Path | None) -> list[str]:
@@ -380,6 +387,11 @@ def main() -> int:
                 problems.append(f"{scenario}: {error}")
             else:
                 problems += look(scenario, outputs, variables, options.binary and options.binary.resolve())
+        # The example as it is.
+        (Path(folder) / "terraform.tfvars").write_text((FOLDER / "terraform.tfvars.example").read_text())
+        outputs, error = evaluation.run({})
+        problems += [f"terraform.tfvars.example: {error}"] if outputs is None else []
+        (Path(folder) / "terraform.tfvars").unlink()
         for variables, expected in BAD:
             outputs, error = evaluation.run(variables)
             if outputs is not None:
