@@ -2,7 +2,6 @@
 # Reads the alerts that the topic delivered to the inbox queue, and deletes what it printed: one line for each alert, or
 # with --json the alert as it came.
 set -euo pipefail
-export DISABLE_DEPRECATION_NOTICE=1
 format=${1:-}
 queue=$AWS_ENDPOINT_URL/000000000000/$INBOX
 scratch=$(mktemp -d)

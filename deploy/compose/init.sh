@@ -1,16 +1,16 @@
 #!/bin/bash
 # Makes what trailhound needs, in an emulator of AWS: bucket, queues, topic and table, as README.md says. What is there
 # already stays, so it may run at any time, also twice at once. LocalStack runs it at each start, since it forgets
-# everything when it stops; samples.sh runs it too, for emulators that have no such hook.
+# everything when it stops; the service init runs it too, for emulators without such a hook, and so that trailhound starts
+# when everything is there.
 
 # Some emulators start it with sh.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0"; fi
 
 set -euo pipefail
-export DISABLE_DEPRECATION_NOTICE=1
 
 if ! command -v awslocal >/dev/null; then
-    echo "no awslocal in this image: left to the service samples"
+    echo "no awslocal in this image: left to the service init"
     exit 0
 fi
 

@@ -1,11 +1,7 @@
 #!/bin/bash
 # Uploads CloudTrail log files, as CloudTrail would: the samples, or the files and folders that are named.
 set -euo pipefail
-export DISABLE_DEPRECATION_NOTICE=1
 here=$(dirname "$0")
-
-"$here/init.sh"
-
 upload=$(mktemp -d)
 trap 'rm -r "$upload"' EXIT
 count=0
