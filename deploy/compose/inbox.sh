@@ -7,17 +7,20 @@ queue=$AWS_ENDPOINT_URL/000000000000/$INBOX
 scratch=$(mktemp -d)
 trap 'rm -r "$scratch"' EXIT
 
+found=
 while true; do
     awslocal sqs receive-message --queue-url "$queue" --max-number-of-messages 10 --wait-time-seconds 2 \
         --output json >"$scratch/received"
     # Nothing is printed where there is none.
-    grep -q '"Body"' "$scratch/received" || exit 0
+    grep -q '"Body"' "$scratch/received" || break
+    found=yes
     python3 - "$scratch/received" "$scratch/read" "$format" <<'PYTHON'
 import json
 import sys
 
 received, read, format = sys.argv[1:]
-messages = json.load(open(received))["Messages"]
+with open(received) as file:
+    messages = json.load(file)["Messages"]
 for message in messages:
     alert = json.loads(message["Body"])
     if format == "--json":
@@ -29,7 +32,9 @@ for message in messages:
     line = f"{alert['event_time']} {alert['severity']:<8} {alert['event_name']} by {alert['actor']} in {where}: {rules}"
     print("".join(c if c.isprintable() else "?" for c in line))
 entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)]
-json.dump(entries, open(read, "w"))
+with open(read, "w") as file:
+    json.dump(entries, file)
 PYTHON
     awslocal sqs delete-message-batch --queue-url "$queue" --entries "file://$scratch/read" >/dev/null
 done
+if [[ ! $found ]]; then echo "no alert has arrived since the last look" >&2; fi
