@@ -107,6 +107,8 @@ MUTATIONS = [
     ("kms.tf", "local.new_trail_arn", "aws_cloudtrail.this[0].arn", "Cycle"),
     ("iam.tf", 'service_arn]', 'service_name.arn]', "Unsupported attribute"),
     ("alarms.tf", "-oldest-message", "-eldest-message", "docs/operations.md does not say"),
+    ("iam.tf", '"s3:GetObject", "s3:GetObjectVersion"', '"s3:GetObject"', "README.md differ in ['s3:GetObjectVersion']"),
+    ("table.tf", '"Rules", ', "", "projection of the table differ"),
     ("bucket.tf", '-access-', "-access-logs-of-the-bucket-", "longer than 63"),
 ]
 
@@ -307,6 +309,7 @@ def look(scenario: str, outputs: dict, variables: dict, binary: Path | None) -> 
             short = value["alarm_name"].removeprefix(everything["name"])
             if f"`...{short}`" not in runbook:
                 problems.append(f"docs/operations.md does not say what to do about the alarm ...{short}")
+    problems += look_at_readme(everything)
     # Records in messages are taken only where EventBridge sends any.
     inline = environment(outputs)["TRAILHOUND_SOURCE__INLINE_RECORDS"]
     if inline != ("true" if variables.get("realtime_events", "off") != "off" else "false"):
@@ -334,6 +337,28 @@ def look_at_policy(name: str, policy: dict) -> list[str]:
         for values in [statement.get("resources", [name]), *[it["values"] for it in statement.get("condition", [])]]:
             if not values or any(it is None or "missing" in it for it in values):
                 problems.append(f"{sid} has an empty value: {values}")
+    return problems
+
+
+def look_at_readme(everything: dict) -> list[str]:
+    """The task role may do what README.md says that trailhound needs, and the table is the one that README.md makes."""
+    readme, problems = (ROOT / "README.md").read_text(), []
+    statements = json.loads(re.search(r"\*\*Permissions\*\*.*?```json\n(.*?)```", readme, re.DOTALL)[1])["Statement"]
+    told = {action for it in statements for action in ([it["Action"]] if isinstance(it["Action"], str) else it["Action"])}
+    granted = {action for it in everything["data__aws_iam_policy_document__task"]["statement"] for action in it["actions"]}
+    # The table's key asks for some more.
+    extra = {"kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"}
+    if granted - extra != told:
+        problems.append(f"the task role and README.md differ in {sorted((granted - extra) ^ told)}")
+    table = everything["aws_dynamodb_table__events"]
+    index = table["global_secondary_index"][0]
+    for name, value in (("keys", f"AttributeName={table['hash_key']},KeyType=HASH AttributeName={table['range_key']},KeyType=RANGE"),
+                        ("index", f"IndexName={index['name']},KeySchema=[{{AttributeName={index['hash_key']},KeyType=HASH}},"
+                                  f"{{AttributeName={index['range_key']},KeyType=RANGE}}]"),
+                        ("projection", f"ProjectionType={index['projection_type']},NonKeyAttributes=[{','.join(index['non_key_attributes'])}]"),
+                        ("TTL", f"AttributeName={table['ttl'][0]['attribute_name']}\n```")):
+        if value not in readme:
+            problems.append(f"the {name} of the table differ from README.md: {value}")
     return problems
 
 
