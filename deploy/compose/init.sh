@@ -84,6 +84,42 @@ topic() {
     awslocal sns create-topic --name "$TOPIC" >/dev/null
 }
 
+# Waits while the emulator says that it is running this script itself: LocalStack in one way, MiniStack in another. One that
+# says neither is not waited for.
+emulator_is_done() {
+    python3 - "$AWS_ENDPOINT_URL" <<'PYTHON'
+import json, sys, time, urllib.error, urllib.request
+
+def busy(path):
+    try:
+        with urllib.request.urlopen(sys.argv[1] + path, timeout=2) as answer:
+            return json.load(answer).get("completed") is False
+    except urllib.error.HTTPError as error:
+        return error.code == 503
+    except (OSError, ValueError, AttributeError):
+        return False
+
+until = time.monotonic() + 20
+while time.monotonic() < until and (busy("/_localstack/init/ready") or busy("/_ministack/ready")):
+    time.sleep(0.2)
+PYTHON
+}
+
+# The last steps below were done, and so all of them.
+made() {
+    [[ $(awslocal sns list-subscriptions-by-topic --topic-arn "$(arn sns "$TOPIC")" 2>/dev/null) == *":$INBOX\""* &&
+        $(awslocal s3api get-bucket-notification-configuration --bucket "$BUCKET" 2>/dev/null) == *":$QUEUE\""* ]]
+}
+
+# Not the emulator itself, which has no need to ask.
+if [[ ${AWS_ENDPOINT_URL:-} ]]; then
+    emulator_is_done
+    if made; then
+        echo "everything is there"
+        exit 0
+    fi
+fi
+
 # Two days, and fourteen for what failed: it keeps the time at which it was first sent.
 queue "$DEAD_LETTERS" MessageRetentionPeriod 1209600 &
 queue "$INBOX" Policy "$(sender "$INBOX" sns.amazonaws.com "$(arn sns "$TOPIC")")" &
