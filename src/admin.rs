@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct AdminState {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
-    pub rules: RuleSource,
+    /// Unset until the rules are loaded.
+    pub rules: Arc<OnceLock<RuleSource>>,
 }
 
 /// The running server. Dropping it stops it.
@@ -185,6 +186,9 @@ async fn version() -> Json<Version> {
 struct RulesPage {
     hash: String,
     path: String,
+    /// The entity tag of the object that the rules in force were read from, where they are not a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
     /// When the rules in force were loaded, RFC 3339.
     loaded_at: Option<String>,
     /// Why the last reload was refused, if it was.
@@ -194,29 +198,35 @@ struct RulesPage {
     rules: Vec<RuleInfo>,
 }
 
-async fn rules(State(state): State<AdminState>) -> Json<RulesPage> {
-    let (current, status) = (state.rules.current(), state.rules.status());
+async fn rules(State(state): State<AdminState>) -> Response {
+    let Some(source) = state.rules.get() else {
+        let why = serde_json::json!({ "error": "the rules are not loaded yet: /readyz says why" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(why)).into_response();
+    };
+    let (current, status) = (source.current(), source.status());
     Json(RulesPage {
         hash: current.hash().to_owned(),
-        path: status.path.display().to_string(),
+        path: source.location().to_string(),
+        etag: status.etag,
         loaded_at: status.loaded_at.format(&Rfc3339).ok(),
         error: status.error,
         warnings: status.warnings,
         rules: current.rules().iter().map(|rule| RuleInfo::clone(rule)).collect(),
     })
+    .into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::path::PathBuf;
 
     use serde_json::Value;
     use time::macros::datetime;
 
     use super::*;
     use crate::health::Dependency;
+    use crate::reload::RulePath;
     use crate::rules::RuleSet;
 
     const RULES: &str = r#"{"events": [{
@@ -233,9 +243,10 @@ mod tests {
         let metrics = Arc::new(Metrics::new().unwrap());
         let loaded_at = datetime!(2026-03-01 12:00 UTC);
         let rules = RuleSet::parse(RULES).unwrap();
-        let rules = RuleSource::new(PathBuf::from("no-such-file.json"), rules, loaded_at, Arc::clone(&metrics));
+        let path = RulePath::File("no-such-file.json".into());
+        let rules = RuleSource::new(path, rules, loaded_at, Arc::clone(&metrics));
         let health = Arc::new(Health::new(Arc::clone(&metrics), Duration::from_secs(20)));
-        let state = AdminState { health, metrics, rules };
+        let state = AdminState { health, metrics, rules: Arc::new(OnceLock::from(rules)) };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Running { admin: Admin::start_within(limits, listener, state.clone()).unwrap(), state }
     }
@@ -289,12 +300,12 @@ mod tests {
     #[test]
     fn the_rules_page_shows_what_is_in_force_and_why_a_reload_was_refused() {
         let running = start(LIMITS);
-        running.state.rules.reload(datetime!(2026-03-01 13:00 UTC)).unwrap_err();
+        running.state.rules.get().unwrap().reload(datetime!(2026-03-01 13:00 UTC)).unwrap_err();
         let (status, page) = running.get("/rules");
         assert_eq!(status, 200);
         assert_eq!(page["loaded_at"], "2026-03-01T12:00:00Z");
         assert_eq!(page["path"], "no-such-file.json");
-        assert_eq!(page["hash"], running.state.rules.current().hash());
+        assert_eq!(page["hash"], running.state.rules.get().unwrap().current().hash());
         assert!(page["error"].as_str().unwrap().starts_with("cannot read the rule file no-such-file.json"), "{page}");
         assert_eq!(
             page["rules"],

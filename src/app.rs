@@ -13,7 +13,7 @@ use crate::health::{Dependency, Health};
 use crate::metrics::Metrics;
 use crate::poller::{Slots, poll};
 use crate::ports::{PortError, Ports, QueueAttributes};
-use crate::reload::RuleSource;
+use crate::reload::{self, RuleSource};
 use crate::retry::{Backoff, call};
 use crate::settle::Deleter;
 
@@ -44,6 +44,8 @@ pub struct Daemon {
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let Daemon { config, rules, metrics, health, stop } = daemon;
     let context = Context { ports, env, config, rules, metrics, health, in_work: InWork::default() };
+    let (objects, interval) = (Arc::clone(&context.ports.objects), context.config.rules.poll_interval);
+    context.env.tasks.spawn(reload::watch(context.rules.clone(), objects, context.env.clone(), interval));
     let Some(attributes) = reach_everything(&context).await else {
         context.health.stopping();
         return;

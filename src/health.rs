@@ -111,6 +111,8 @@ struct State {
     pollers: Vec<Instant>,
     started: Instant,
     stopping: bool,
+    /// Why the rules are not loaded yet.
+    rules_awaited: Option<String>,
     was_ready: bool,
     object_read: Option<Instant>,
     /// Buckets with denials, the one that changed last at the back.
@@ -169,6 +171,7 @@ impl Health {
                 pollers: Vec::new(),
                 started: Instant::now(),
                 stopping: false,
+                rules_awaited: None,
                 was_ready: false,
                 object_read: None,
                 denied: VecDeque::new(),
@@ -322,7 +325,12 @@ impl Health {
         }
     }
 
-    /// The process is waiting for its dependencies before the first receive.
+    /// Rules that are not a file cannot be read yet, and why; `None` once they are loaded.
+    pub fn rules_awaited(&self, why: Option<String>) {
+        self.change(|state| state.rules_awaited = why);
+    }
+
+    /// The process is waiting for its rules or its dependencies before the first receive.
     pub fn starting(&self) {
         lock(&self.state).started = Instant::now();
     }
@@ -358,11 +366,12 @@ impl Health {
         report(vec![Check { name: "poll_loop", ok, detail }])
     }
 
-    /// Whether queue, table, topic and objects are reachable, no bucket denies everything, and the process is not stopping.
-    /// Rules are always loaded: without them the process does not start.
+    /// Whether the rules are loaded, queue, table, topic and objects are reachable, no bucket denies everything, and the
+    /// process is not stopping.
     pub fn ready(&self) -> Report {
         let mut state = lock(&self.state);
-        let mut checks = vec![Check { name: "rules", ok: true, detail: String::new() }];
+        let awaited = state.rules_awaited.clone();
+        let mut checks = vec![Check { name: "rules", ok: awaited.is_none(), detail: awaited.unwrap_or_default() }];
         for (dependency, known) in &state.known {
             let failure = known
                 .failure

@@ -82,7 +82,7 @@ pub mod reload;
 /// `/livez`, `/readyz`, `/metrics`, `/version`, `/rules`, from a thread of their own.
 pub mod admin;
 
-/// Every metric, named in one place.
+/// Every metric, named in one place, and some of them for CloudWatch.
 pub mod metrics;
 
 /// Logs: JSON in a container, readable on a terminal.

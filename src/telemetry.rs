@@ -54,6 +54,12 @@ where
 pub fn filter(text: &str) -> Result<EnvFilter, String> {
     const HINT: &str =
         "take error, warn, info, debug, trace or off, or a filter such as \"info,trailhound::deliver=debug\"";
+    let text = match text.trim().to_ascii_lowercase().as_str() {
+        // As Python names them, and with it the Lambdas that this replaces.
+        "warning" => "warn",
+        "critical" | "fatal" => "error",
+        _ => text,
+    };
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let mut level = None;
     // Inside of braces a comma separates fields, not directives.
@@ -101,11 +107,13 @@ mod tests {
         assert_eq!(shown("error", "aws_config::imds"), "error");
         assert_eq!(shown("off", "aws_config::imds"), "nothing");
         assert_eq!(shown("INFO", "trailhound"), "info");
+        assert_eq!(shown("WARNING", "trailhound"), "warn");
+        assert_eq!(shown("CRITICAL", "trailhound"), "error");
     }
 
     #[test]
     fn a_misspelt_level_is_refused_rather_than_taken_for_a_module() {
-        for wrong in ["warning", "info,debgu", "trailhound=loud", "verbose", "[", "trailhound=debug=info"] {
+        for wrong in ["warnings", "info,debgu", "trailhound=loud", "verbose", "[", "trailhound=debug=info"] {
             let error = filter(wrong).map(|filter| filter.to_string()).unwrap_err();
             assert!(error.contains("info,trailhound::deliver=debug"), "{wrong}: {error}");
         }

@@ -36,7 +36,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Which queue, topic and table to use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Such as `https://sqs.eu-west-1.amazonaws.com/111122223333/trailhound`.
     pub queue_url: String,

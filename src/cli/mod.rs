@@ -1,5 +1,6 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
+mod emf;
 mod healthcheck;
 mod rules;
 mod run;
@@ -86,6 +87,7 @@ impl Failure {
     /// As `sysexits.h` numbers them, where it has a fitting one.
     fn code(&self) -> u8 {
         match self {
+            Self::Rules(error) if error.may_pass() => 1,
             Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
             Self::Told(code) => *code,
             Self::Other(_) => 1,

@@ -2,14 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{Failure, environment, say};
+use super::{Failure, environment, runtime, say};
+use crate::aws;
 use crate::config::Config;
-use crate::reload::{LoadError, read_text};
+use crate::metrics::Metrics;
+use crate::reload::{LoadError, RuleObject, RulePath, fetch, read_text};
 use crate::rules::import;
 use crate::rules::suite::{self, Expect, Outcome, SuiteError};
 use crate::rules::{Explainer, Level, Loaded, Mode, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
@@ -107,7 +110,7 @@ pub(super) fn run(config: Option<&Path>, command: RulesCommand) -> Result<(), Fa
 
 /// A rule file, and what the configuration says about it.
 struct Opened {
-    path: PathBuf,
+    path: RulePath,
     text: String,
     lists: NamedLists,
 }
@@ -115,8 +118,20 @@ struct Opened {
 impl Opened {
     fn new(config: Option<&Path>, file: Option<PathBuf>) -> Result<Self, Failure> {
         let (configured, lists) = Config::for_rules(config, environment())?;
-        let path = file.unwrap_or(configured);
-        let text = if path == Path::new("-") { input(&path)? } else { read_text(&path)? };
+        // An address in S3 may stand wherever a file may.
+        let path = match file {
+            None => configured,
+            Some(file) => match file.to_str().map(str::parse) {
+                Some(Ok(path)) => path,
+                Some(Err(wrong)) => return Err(Failure::Other(wrong)),
+                None => RulePath::File(file),
+            },
+        };
+        let text = match &path {
+            RulePath::File(file) if file == Path::new("-") => input(file)?,
+            RulePath::File(file) => read_text(file)?,
+            RulePath::Object(object) => download(object)?,
+        };
         Ok(Self { path, text, lists })
     }
 
@@ -135,6 +150,16 @@ impl Opened {
     }
 }
 
+/// Reads rules in S3, as the daemon does.
+fn download(object: &RuleObject) -> Result<String, Failure> {
+    let metrics = Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?;
+    let fetched = runtime()?.block_on(async {
+        let ports = aws::connect(&aws::Settings::default(), Arc::new(metrics)).await;
+        fetch(&*ports.objects, object, None).await
+    })?;
+    Ok(fetched.unwrap_or_default().text)
+}
+
 fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
     let Loaded { rules, warnings } = opened.load();
     let errors = rules.as_ref().err().map(|wrong| wrong.errors.clone()).unwrap_or_default();
@@ -144,7 +169,7 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
     say(&match format {
         Format::Json => {
             let document = json!({
-                "file": opened.path.to_string_lossy(),
+                "file": opened.path.to_string(),
                 "rules": count,
                 "errors": errors.len(),
                 "warnings": warnings.len(),
@@ -160,8 +185,8 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
             let mut lines: Vec<_> = all.iter().map(|one| format!("{}: {one}", level(one.level))).collect();
             let found = format!("{} errors, {} warnings", errors.len(), warnings.len());
             lines.push(match count {
-                Some(count) => format!("{}: {count} rules, {found}", opened.path.display()),
-                None => format!("{}: {found}", opened.path.display()),
+                Some(count) => format!("{}: {count} rules, {found}", opened.path),
+                None => format!("{}: {found}", opened.path),
             });
             lines.join("\n")
         }
@@ -170,13 +195,17 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
 }
 
 fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), Failure> {
-    let path = tests.unwrap_or_else(|| opened.path.with_extension("tests.json"));
+    let path = match (tests, &opened.path) {
+        (Some(tests), _) => tests,
+        (None, RulePath::File(file)) => file.with_extension("tests.json"),
+        (None, RulePath::Object(object)) => {
+            return Err(Failure::Other(format!("say with --tests where the tests of {object} are")));
+        }
+    };
     // A test must not depend on where it runs: lists that the configuration fills elsewhere hold what the tests say.
     let surroundings = Surroundings { lists: NamedLists::new(), today: opened.surroundings().today };
     let tests = read_text(&path).map_err(|error| match error {
-        LoadError::Read { path, source } => {
-            Failure::Tests(format!("cannot read the test file {}: {source}", path.display()))
-        }
+        LoadError::Read { path, source } => Failure::Tests(format!("cannot read the test file {path}: {source}")),
         other => Failure::Rules(other),
     })?;
     let report = suite::run(&tests, &opened.text, &surroundings).map_err(|error| match error {
@@ -292,7 +321,7 @@ fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure>
     let raw = one_record(&record, index)?;
     let ids: Vec<String> = if let Some(id) = rule {
         if !explainer.ids().any(|known| known == id) {
-            let file = opened.path.display();
+            let file = opened.path;
             let message = format!("there is no rule {id:?} in {file}; `trailhound rules list` shows all");
             return Err(Failure::Other(message));
         }

@@ -2,13 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::emf::Printer;
 use super::{Failure, environment, runtime};
 use crate::admin::{Admin, AdminState};
 use crate::app::{self, Daemon};
@@ -17,7 +18,7 @@ use crate::config::{Config, Origins};
 use crate::env::{Clock, Compute, Env, Phase, Random, Stop, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::metrics::{Metrics, REVISION};
-use crate::reload::RuleSource;
+use crate::reload::{LoadError, Loading, RulePath, RuleSource};
 use crate::telemetry;
 
 /// How long to wait, after the end, for threads that are still decoding or reading a file.
@@ -54,20 +55,32 @@ async fn daemon(
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?);
     let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
 
-    let (path, lists, counted) = (config.rules.path.clone(), config.rule_lists(), Arc::clone(&metrics));
-    let loading = tokio::task::spawn_blocking(move || RuleSource::load(path, lists, clock.now(), counted));
-    let rules = tokio::select! {
-        biased;
-        // Nothing is held yet. The file may be one that never ends, such as a pipe.
-        () = stop.reached(Phase::Draining) => return Ok(()),
-        rules = loading => rules.map_err(|error| Failure::at("cannot load the rules", error))??,
-    };
-    signals.reload(rules.clone(), clock);
+    let loaded = Arc::new(OnceLock::new());
+    match &config.rules.path {
+        RulePath::File(file) => {
+            let (file, lists, counted) = (file.clone(), config.rule_lists(), Arc::clone(&metrics));
+            let loading = tokio::task::spawn_blocking(move || RuleSource::load(&file, lists, clock.now(), counted));
+            tokio::select! {
+                biased;
+                // Nothing is held yet. The file may be one that never ends, such as a pipe.
+                () = stop.reached(Phase::Draining) => return Ok(()),
+                rules = loading => {
+                    let rules = rules.map_err(|error| Failure::at("cannot load the rules", error))??;
+                    let _first = loaded.set(rules);
+                }
+            }
+        }
+        // Waited for below, while probes are answered already.
+        RulePath::Object(_) => health.rules_awaited(Some("not loaded yet".to_owned())),
+    }
 
     let listener = listen(config.http.listen, origins)?;
-    let state = AdminState { health: Arc::clone(&health), metrics: Arc::clone(&metrics), rules: rules.clone() };
+    let state = AdminState { health: Arc::clone(&health), metrics: Arc::clone(&metrics), rules: Arc::clone(&loaded) };
     let admin = Admin::start(listener, state).map_err(|error| Failure::at("cannot serve HTTP", error))?;
     tracing::info!(http.address = %admin.address(), "answering /livez, /readyz, /metrics, /version and /rules");
+
+    let printer = Printer::start(&config.emf, Arc::clone(&metrics), clock)
+        .map_err(|error| Failure::at("cannot print metrics (emf.enabled)", error))?;
 
     let settings = aws::Settings {
         queue_url: config.queue.url.clone(),
@@ -88,8 +101,25 @@ async fn daemon(
         compute: Compute::pool(config.pipeline.decoders),
         stop,
     };
+    if let RulePath::Object(object) = &config.rules.path {
+        let objects = &*ports.objects;
+        let lists = config.rule_lists();
+        let loading = Loading { objects, env: &env, metrics: &metrics, health: &health, lists };
+        tokio::select! {
+            biased;
+            () = env.stop.reached(Phase::Draining) => return Ok(()),
+            rules = loading.first(object) => drop(loaded.set(rules?)),
+        }
+    }
+    let Some(rules) = loaded.get().cloned() else {
+        return Err(Failure::Rules(LoadError::Bug));
+    };
+    signals.reload(rules.clone(), clock);
     let daemon = Daemon { config: Arc::new(config), rules, metrics, health, stop: stop_handle };
     app::run(ports, env, daemon).await;
+    if let Some(printer) = printer {
+        printer.stop().await;
+    }
     // Probes and scrapes are answered until here.
     drop(admin);
     Ok(())

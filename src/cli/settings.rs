@@ -74,6 +74,7 @@ mod tests {
         pipeline.concurrency = 10  # default
         pipeline.decoders = 2  # trailhound.toml:5
         rules.path = "monitored_events.json"  # default
+        rules.poll_interval = "1m"  # default
         rules.own_trails = []  # default
         rules.own_services = []  # default
         alerting.topic_arn = "arn:aws:sns:eu-west-1:111122223333:trailhound-alerts.fifo"  # environment variable SNS_TOPIC_ARN
@@ -82,6 +83,10 @@ mod tests {
         http.listen = "0.0.0.0:8080"  # default
         log.level = "info"  # default
         log.format = "auto"  # default
+        emf.enabled = false  # default
+        emf.namespace = "trailhound"  # default
+        emf.service = "trailhound"  # default
+        emf.interval = "1m"  # default
         shutdown.deadline = "25s"  # default
         shutdown.stop_timeout = "30s"  # default
         "#);

@@ -9,12 +9,13 @@ mod parse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cloudtrail::Limits;
+use crate::reload::RulePath;
 use crate::rules::NamedLists;
 use crate::telemetry;
 
@@ -36,6 +37,7 @@ pub struct Config {
     pub store: StoreConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
+    pub emf: EmfConfig,
     pub shutdown: ShutdownConfig,
 }
 
@@ -69,7 +71,9 @@ pub struct PipelineConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesConfig {
-    pub path: PathBuf,
+    pub path: RulePath,
+    /// How often rules in S3 are looked at, 1 s to 24 h.
+    pub poll_interval: Duration,
     /// Names or ARNs of the trails that feed the queue.
     pub own_trails: Vec<String>,
     /// Names or ARNs of the ECS services that run this daemon.
@@ -118,6 +122,17 @@ impl LogFormat {
             Self::Text => "text",
         }
     }
+}
+
+/// Metrics for CloudWatch, on standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmfConfig {
+    pub enabled: bool,
+    pub namespace: String,
+    /// The value of the one dimension, `Service`.
+    pub service: String,
+    /// From one line to the next.
+    pub interval: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,7 +204,8 @@ impl Config {
         let max_record_bytes = from.required("source.max_record_bytes", Raw::held_size);
         let concurrency = from.required("pipeline.concurrency", |raw| raw.integer(1..=1_000));
         let decoders = from.required("pipeline.decoders", |raw| raw.integer(0..=256));
-        let path = from.required("rules.path", Raw::path);
+        let path = from.required("rules.path", Raw::rule_path);
+        let poll_interval = from.required("rules.poll_interval", |raw| raw.seconds(1..=24 * 3_600));
         let own_trails = from.required("rules.own_trails", Raw::list);
         let own_services = from.required("rules.own_services", Raw::list);
         let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
@@ -201,6 +217,10 @@ impl Config {
             telemetry::filter(level).map(|_| level.to_owned())
         });
         let format = from.required("log.format", Raw::log_format);
+        let enabled = from.required("emf.enabled", Raw::boolean);
+        let namespace = from.required("emf.namespace", |raw| parse::metric_namespace(raw.text()?));
+        let service = from.required("emf.service", |raw| parse::dimension_value(raw.text()?));
+        let interval = from.required("emf.interval", |raw| raw.seconds(10..=300));
         let deadline = from.required("shutdown.deadline", Raw::duration);
         let stop_timeout = from.required("shutdown.stop_timeout", Raw::duration);
 
@@ -230,11 +250,17 @@ impl Config {
                     concurrency: concurrency?,
                     decoders: decoders.map(|given| if given == 0 { cores } else { given })?,
                 },
-                rules: RulesConfig { path: path?, own_trails: own_trails?, own_services: own_services? },
+                rules: RulesConfig {
+                    path: path?,
+                    poll_interval: poll_interval?,
+                    own_trails: own_trails?,
+                    own_services: own_services?,
+                },
                 alerting: AlertingConfig { topic_arn: topic_arn? },
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
                 log: LogConfig { level: level?, format: format? },
+                emf: EmfConfig { enabled: enabled?, namespace: namespace?, service: service?, interval: interval? },
                 shutdown: ShutdownConfig { deadline: deadline?, stop_timeout: stop_timeout? },
             })
         };
@@ -269,10 +295,10 @@ impl Config {
     pub fn for_rules(
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<(PathBuf, NamedLists), ConfigErrors> {
+    ) -> Result<(RulePath, NamedLists), ConfigErrors> {
         let mut from = Checker(Layers::read(file, env));
         from.0.errors.retain(|error| error.key.is_none() && matches!(error.origin, Origin::File { .. }));
-        let path = from.required("rules.path", Raw::path);
+        let path = from.required("rules.path", Raw::rule_path);
         let text = |from: &mut Checker, key: &'static str| from.optional(key, |raw| Ok(raw.text()?.to_owned()));
         let list = |from: &mut Checker, key: &'static str| from.optional(key, Raw::list).unwrap_or_default();
         let pipeline = Pipeline {
@@ -309,7 +335,7 @@ impl Config {
     /// Every key with its value, as it could stand in a file.
     #[must_use]
     pub fn entries(&self) -> Vec<(&'static str, serde_json::Value)> {
-        let Self { queue, source, pipeline, rules, alerting, store, http, log, shutdown } = self;
+        let Self { queue, source, pipeline, rules, alerting, store, http, log, emf, shutdown } = self;
         let Limits { max_compressed_bytes, max_decompressed_bytes, max_ratio, max_record_bytes } = source.limits;
         vec![
             ("queue.url", json!(queue.url)),
@@ -324,7 +350,8 @@ impl Config {
             ("source.max_record_bytes", json!(parse::show_size(max_record_bytes as u64))),
             ("pipeline.concurrency", json!(pipeline.concurrency)),
             ("pipeline.decoders", json!(pipeline.decoders)),
-            ("rules.path", json!(rules.path.to_string_lossy())),
+            ("rules.path", json!(rules.path.to_string())),
+            ("rules.poll_interval", json!(parse::show_duration(rules.poll_interval))),
             ("rules.own_trails", json!(rules.own_trails)),
             ("rules.own_services", json!(rules.own_services)),
             ("alerting.topic_arn", json!(alerting.topic_arn)),
@@ -333,6 +360,10 @@ impl Config {
             ("http.listen", json!(http.listen.to_string())),
             ("log.level", json!(log.level)),
             ("log.format", json!(log.format.as_str())),
+            ("emf.enabled", json!(emf.enabled)),
+            ("emf.namespace", json!(emf.namespace)),
+            ("emf.service", json!(emf.service)),
+            ("emf.interval", json!(parse::show_duration(emf.interval))),
             ("shutdown.deadline", json!(parse::show_duration(shutdown.deadline))),
             ("shutdown.stop_timeout", json!(parse::show_duration(shutdown.stop_timeout))),
         ]

@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use figment::value::Value;
 
 use super::LogFormat;
+use crate::reload::RulePath;
 
 const SECOND: u64 = 1_000;
 const UNITS_OF_TIME: [(&str, u64); 5] =
@@ -27,8 +27,8 @@ impl Raw {
         self.value.as_str().ok_or_else(|| format!("must be a string in quotes, not {}", kind(&self.value)))
     }
 
-    pub fn path(&self) -> Result<PathBuf, String> {
-        self.text().map(PathBuf::from)
+    pub fn rule_path(&self) -> Result<RulePath, String> {
+        self.text()?.parse()
     }
 
     pub fn boolean(&self) -> Result<bool, String> {
@@ -176,6 +176,38 @@ pub(super) fn bucket_names(names: Vec<String>) -> Result<Vec<String>, String> {
             "{wrong:?} is not the name of a bucket: 3 to 63 letters, digits, '-' and '.', without \"s3://\" or a path"
         )),
     }
+}
+
+/// `CloudWatch`'s rules for the namespace of custom metrics.
+pub(super) fn metric_namespace(text: &str) -> Result<String, String> {
+    if text.starts_with("AWS/") {
+        return Err(format!("{text:?} starts with \"AWS/\", which CloudWatch keeps for AWS's own metrics"));
+    }
+    let right = text.len() <= 255 && is_made_of(text, ".-_/#: ") && is_told(text);
+    if right {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not a CloudWatch namespace: 1 to 255 letters, digits, '.', '-', '_', '/', '#', ':' and spaces, \
+         not all of them spaces, the first not ':'"
+    ))
+}
+
+/// `CloudWatch`'s rules for the value of a dimension.
+pub(super) fn dimension_value(text: &str) -> Result<String, String> {
+    let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if text.len() <= 1024 && printable && is_told(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not the value of a CloudWatch dimension: 1 to 1024 printable ASCII characters, not all of them \
+         spaces, the first not ':'"
+    ))
+}
+
+/// Neither blank nor with a leading colon, which `CloudWatch` refuses everywhere.
+fn is_told(text: &str) -> bool {
+    !text.trim().is_empty() && !text.starts_with(':')
 }
 
 pub(super) fn listen(text: &str) -> Result<std::net::SocketAddr, String> {

@@ -138,7 +138,7 @@ fn every_wrong_variable_is_named_exactly() {
             ("TRAILHOUND_SOURCE__INLINE_RECORDS", "on"),
             ("TRAILHOUND_SOURCE__MAX_RECORD_BYTES", "18446744073709551616"),
             ("TRAILHOUND_SHUTDOWN__DEADLINE", "999999999999999999999d"),
-            ("LOG_LEVEL", "WARNING"),
+            ("LOG_LEVEL", "WARNINGS"),
         ],
     );
     assert_snapshot!(errors, @r#"
@@ -150,8 +150,39 @@ fn every_wrong_variable_is_named_exactly() {
     source.max_record_bytes (environment variable TRAILHOUND_SOURCE__MAX_RECORD_BYTES): must be at least one byte, written as 65536, "64KiB", "64MiB" or "1GiB", not "18446744073709551616"
     alerting.topic_arn (environment variable SNS_TOPIC_ARN): "alerts" is not the ARN of an SNS topic; it looks like arn:aws:sns:eu-west-1:111122223333:trailhound-alerts
     store.table (environment variable DYNAMODB_TABLE): "x" is not the name of a DynamoDB table: 3 to 255 letters, digits, '_', '-' and '.'
-    log.level (environment variable LOG_LEVEL): "WARNING" is not a level; take error, warn, info, debug, trace or off, or a filter such as "info,trailhound::deliver=debug"
+    log.level (environment variable LOG_LEVEL): "WARNINGS" is not a level; take error, warn, info, debug, trace or off, or a filter such as "info,trailhound::deliver=debug"
     shutdown.deadline (environment variable TRAILHOUND_SHUTDOWN__DEADLINE): must be a duration such as "500ms", "20s", "5m" or "12h", not "999999999999999999999d"
+    "#);
+}
+
+#[test]
+fn what_cloudwatch_would_drop_is_refused() {
+    let set = |key: &str, value: &str| load(&format!("[emf]\n{key} = {value:?}\n"), &[]);
+    for right in ["trailhound", "Security/CloudTrail alerts", "a:b#c.d-e_f", &"n".repeat(255)] {
+        assert_eq!(set("namespace", right).unwrap().0.emf.namespace, right);
+    }
+    for wrong in ["AWS/Logs", "AWS/", " ", ":a", "caf\u{e9}", "a\tb", &"n".repeat(256)] {
+        assert!(set("namespace", wrong).is_err(), "{wrong:?}");
+    }
+    for right in ["trailhound", "eu-central-1 (blue)", &"s".repeat(1024)] {
+        assert_eq!(set("service", right).unwrap().0.emf.service, right);
+    }
+    for wrong in [" ", ":a", "caf\u{e9}", "a\nb", &"s".repeat(1025)] {
+        assert!(set("service", wrong).is_err(), "{wrong:?}");
+    }
+    for right in ["10s", "1m", "5m", "90s"] {
+        assert!(set("interval", right).is_ok(), "{right}");
+    }
+    assert!(!load("", &[]).unwrap().0.emf.enabled, "nothing is printed unless it was asked for");
+    let errors = wrong(
+        "[emf]\nenabled = \"yes\"\nnamespace = \"AWS/Logs\"\nservice = \":a\"\ninterval = \"301s\"\n",
+        &[&REQUIRED[..], &[("TRAILHOUND_EMF__INTERVAL", "1500ms"), ("TRAILHOUND_EMF__NAMESPACE", "a,b")]].concat(),
+    );
+    assert_snapshot!(errors, @r#"
+    emf.enabled (trailhound.toml:2): must be true or false, not a string
+    emf.namespace (environment variable TRAILHOUND_EMF__NAMESPACE): "a,b" is not a CloudWatch namespace: 1 to 255 letters, digits, '.', '-', '_', '/', '#', ':' and spaces, not all of them spaces, the first not ':'
+    emf.service (trailhound.toml:4): ":a" is not the value of a CloudWatch dimension: 1 to 1024 printable ASCII characters, not all of them spaces, the first not ':'
+    emf.interval (environment variable TRAILHOUND_EMF__INTERVAL): must be whole seconds from 10s to 5m, not 1500ms
     "#);
 }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,7 +34,7 @@ use crate::emulator::{Emulator, Names, Options, Resources};
 use crate::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::reload::RuleSource;
+use crate::reload::{RulePath, RuleSource};
 use crate::rules::{DEFAULT_RULES, Matcher, Mode, NamedLists, RuleSet};
 
 const BUCKET: &str = "example-cloudtrail-logs";
@@ -215,7 +215,11 @@ impl Running {
         let health = Arc::new(Health::new(Arc::clone(metrics), config.queue.wait));
         let listener = TcpListener::bind(config.http.listen)
             .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
-        let state = AdminState { health: Arc::clone(&health), metrics: Arc::clone(metrics), rules: rules.clone() };
+        let state = AdminState {
+            health: Arc::clone(&health),
+            metrics: Arc::clone(metrics),
+            rules: Arc::new(OnceLock::from(rules.clone())),
+        };
         let admin = Admin::start(listener, state).context("cannot serve HTTP")?;
 
         let settings = aws::Settings {
@@ -320,10 +324,10 @@ impl Plan {
 
 fn load_rules(args: &DemoArgs, clock: Clock, metrics: &Arc<Metrics>) -> anyhow::Result<RuleSource> {
     if let Some(path) = &args.rules {
-        return Ok(RuleSource::load(path.clone(), NamedLists::new(), clock.now(), Arc::clone(metrics))?);
+        return Ok(RuleSource::load(path, NamedLists::new(), clock.now(), Arc::clone(metrics))?);
     }
     let built_in = RuleSet::parse(DEFAULT_RULES)?;
-    Ok(RuleSource::new(PathBuf::from("monitored_events.json"), built_in, clock.now(), Arc::clone(metrics)))
+    Ok(RuleSource::new(RulePath::File("monitored_events.json".into()), built_in, clock.now(), Arc::clone(metrics)))
 }
 
 fn log_level() -> String {

@@ -5,6 +5,8 @@
 
 #[macro_use]
 mod macros;
+/// Some of them for CloudWatch, as lines in its embedded metric format.
+pub mod emf;
 
 use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
@@ -17,6 +19,33 @@ const SHORT: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 /// Seconds, for lags and ages: 1 s to one day.
 const LONG: [f64; 15] =
     [1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 10_800.0, 43_200.0, 86_400.0];
+
+/// Why messages are left: known before the first one, so that an alert on the growth of the series sees that one too. A
+/// test compares them with the code.
+const LEFT: [&str; 22] = [
+    "not_json",
+    "unknown_shape",
+    "too_deep",
+    "bad_notification",
+    "inline_records_off",
+    "bucket_not_allowed",
+    "missing",
+    "denied",
+    "kms_denied",
+    "refused",
+    "unavailable",
+    "too_many_compressed_bytes",
+    "too_many_decompressed_bytes",
+    "ratio_too_high",
+    "damaged",
+    "ends_early",
+    "bad_json",
+    "json_ends_early",
+    "empty",
+    "no_records",
+    "bad_records",
+    "bug",
+];
 
 /// The commit that was built, where the build was told it.
 pub const REVISION: &str = match option_env!("TRAILHOUND_REVISION") {
@@ -45,7 +74,7 @@ metrics! {
         /// Messages given back to the queue, by reason.
         pub messages_released: IntCounterVec["reason" = ["stop", "expired", "bucket_denied"]] => "messages_released_total",
         /// Messages left for redrive because a part of them can never be read, by the first reason.
-        pub messages_left: IntCounterVec["reason"] => "messages_left_total",
+        pub messages_left: IntCounterVec["reason" = LEFT] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
         pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
         /// Delivered messages that could not be deleted before the process stopped or their receipt was lost; they are redelivered, which is harmless.
@@ -262,7 +291,9 @@ mod tests {
             words(worker, "&message, visibility, ", ","),
             &unreadable - &not_left,
         ];
-        assert_eq!(documented(4, |row| row[1] == "yes"), left.into_iter().flatten().collect());
+        let left = left.into_iter().flatten().collect();
+        assert_eq!(documented(4, |row| row[1] == "yes"), left);
+        assert_eq!(BTreeSet::from(LEFT), left, "the series that start at zero");
 
         let zeroes = Metrics::new().unwrap().encode();
         let released: BTreeSet<&str> = zeroes

@@ -75,12 +75,19 @@ pub struct Daemon {
     child: Child,
     pub port: u16,
     log: PathBuf,
+    output: PathBuf,
 }
 
 impl Daemon {
     pub fn start(account: &Account, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(account, settings, None)
+    }
+
+    /// With a standard output of the caller's choice; otherwise [`Self::output`] tells what was printed.
+    pub fn start_with(account: &Account, settings: &[(&str, &str)], output: Option<Stdio>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = account.folder.path().join(format!("log-{port}.jsonl"));
+        let output_file = account.folder.path().join(format!("output-{port}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_trailhound"));
         command
             .env_clear()
@@ -100,25 +107,34 @@ impl Daemon {
         }
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(output.unwrap_or_else(|| std::fs::File::create(&output_file).unwrap().into()))
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { child, port, log }
+        Self { child, port, log, output: output_file }
     }
 
     pub async fn ready(account: &Account, settings: &[(&str, &str)]) -> Self {
         let mut daemon = Self::start(account, settings);
+        daemon.becomes_ready().await;
+        daemon
+    }
+
+    pub async fn becomes_ready(&mut self) {
         until("ready", async || {
-            assert!(daemon.child.try_wait().unwrap().is_none(), "it ended early:\n{}", daemon.log());
-            daemon.status("/readyz") == Some(200)
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended early:\n{}", self.log());
+            self.status("/readyz") == Some(200)
         })
         .await;
-        daemon
     }
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it printed on standard output.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap()
     }
 
     /// `TERM`, `HUP`, `INT`.

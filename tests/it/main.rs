@@ -17,6 +17,7 @@ mod daemon;
 mod demo;
 mod fakes;
 mod faults;
+mod observability;
 mod outages;
 #[cfg(feature = "emulator")]
 mod process;

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use trailhound::app::{Daemon, run};
 use trailhound::cloudtrail::Limits;
 use trailhound::config::{
-    AlertingConfig, Config, HttpConfig, LogConfig, LogFormat, PipelineConfig, QueueConfig, RulesConfig, ShutdownConfig,
-    SourceConfig, StoreConfig,
+    AlertingConfig, Config, EmfConfig, HttpConfig, LogConfig, LogFormat, PipelineConfig, QueueConfig, RulesConfig,
+    ShutdownConfig, SourceConfig, StoreConfig,
 };
 use trailhound::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use trailhound::health::Health;
 use trailhound::metrics::Metrics;
-use trailhound::reload::RuleSource;
+use trailhound::reload::{RulePath, RuleSource};
 use trailhound::rules::NamedLists;
 
 use crate::fakes::{World, lock};
@@ -51,11 +51,22 @@ pub fn config() -> Config {
             },
         },
         pipeline: PipelineConfig { concurrency: CONCURRENCY, decoders: 1 },
-        rules: RulesConfig { path: "monitored_events.json".into(), own_trails: Vec::new(), own_services: Vec::new() },
+        rules: RulesConfig {
+            path: RulePath::File("monitored_events.json".into()),
+            poll_interval: Duration::from_secs(60),
+            own_trails: Vec::new(),
+            own_services: Vec::new(),
+        },
         alerting: AlertingConfig { topic_arn: String::new() },
         store: StoreConfig { table: String::new(), retention_days: 90 },
         http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
         log: LogConfig { level: "info".to_owned(), format: LogFormat::Auto },
+        emf: EmfConfig {
+            enabled: false,
+            namespace: "trailhound".to_owned(),
+            service: "trailhound".to_owned(),
+            interval: Duration::from_secs(60),
+        },
         shutdown: ShutdownConfig { deadline: Duration::from_secs(25), stop_timeout: Duration::from_secs(30) },
     }
 }
@@ -79,7 +90,7 @@ impl Process {
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = Arc::new(config);
         let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
-        let rules = RuleSource::load(rules.to_owned(), NamedLists::new(), clock.now(), Arc::clone(&metrics)).unwrap();
+        let rules = RuleSource::load(rules, NamedLists::new(), clock.now(), Arc::clone(&metrics)).unwrap();
         let daemon = Daemon {
             config,
             rules: rules.clone(),

@@ -1,15 +1,23 @@
 //! Swaps the rule set whole, or keeps the old one.
 
+mod location;
+mod object;
+
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use time::{Date, OffsetDateTime, UtcOffset};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::watch::{Sender, channel};
 
 use crate::metrics::Metrics;
+use crate::ports::PortError;
 use crate::rules::{Diagnostic, Loaded, NamedLists, RuleErrors, RuleSet, Surroundings};
+
+pub use location::{RuleObject, RulePath};
+pub use object::{Fetched, Loading, fetch, watch};
 
 /// Not more than this of a rule file is read, whatever it is; rules are refused at less.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -20,20 +28,24 @@ const MAX_TOLD: usize = 20;
 /// The rules in force. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RuleSource {
-    current: Arc<watch::Sender<Arc<RuleSet>>>,
-    status: Arc<watch::Sender<ReloadStatus>>,
+    location: Arc<RulePath>,
+    current: Arc<Sender<Arc<RuleSet>>>,
+    status: Arc<Sender<ReloadStatus>>,
     metrics: Arc<Metrics>,
     /// What the configuration says of the built-in lists.
     lists: Arc<NamedLists>,
     /// The day for which expired exceptions were last told.
-    told: Arc<watch::Sender<Option<Date>>>,
+    told: Arc<Sender<Option<Date>>>,
+    /// A reload of rules that are not a file is asked for.
+    wanted: Arc<Notify>,
 }
 
 /// How the last load of the rules went.
 #[derive(Clone, Debug)]
 pub struct ReloadStatus {
-    pub path: PathBuf,
     pub hash: String,
+    /// The entity tag of the object that the rules in force were read from; `None` for a file.
+    pub etag: Option<String>,
     pub loaded_at: OffsetDateTime,
     /// Why the last reload was refused, if it was: the rules in force are the ones before it.
     pub error: Option<String>,
@@ -44,12 +56,16 @@ pub struct ReloadStatus {
 /// Why rules were not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("cannot read the rule file {}: {source} (rules.path)", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("the rule file {} is larger than {} MiB (rules.path)", path.display(), MAX_FILE >> 20)]
-    TooLarge { path: PathBuf },
-    #[error("the rule file {} is wrong:\n{errors}", path.display())]
-    Rules { path: PathBuf, errors: RuleErrors },
+    #[error("cannot read the rule file {path}: {source} (rules.path)")]
+    Read { path: RulePath, source: io::Error },
+    #[error("cannot read the rule file {object}: {source} (rules.path)")]
+    Object { object: RuleObject, source: Box<PortError> },
+    #[error("the rule file {path} is larger than {} MiB (rules.path)", MAX_FILE >> 20)]
+    TooLarge { path: RulePath },
+    #[error("the rule file {path} is wrong:\n{errors}")]
+    Rules { path: RulePath, errors: RuleErrors },
+    #[error("the rules could not be checked; this is a bug, please report it")]
+    Bug,
 }
 
 impl RuleSource {
@@ -58,23 +74,19 @@ impl RuleSource {
     /// # Errors
     ///
     /// Why the file cannot be read, or everything that is wrong in it.
-    pub fn load(
-        path: PathBuf,
-        lists: NamedLists,
-        now: OffsetDateTime,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, LoadError> {
-        let (rules, warnings) = read(&path, &lists, now)?;
+    pub fn load(file: &Path, lists: NamedLists, now: OffsetDateTime, metrics: Arc<Metrics>) -> Result<Self, LoadError> {
+        let path = RulePath::File(file.to_owned());
+        let (rules, warnings) = parse(&path, &read_text(file)?, &lists, now)?;
         Ok(Self::start(path, lists, rules, warnings, now, metrics))
     }
 
     /// A source that starts with `rules` and reloads from `path`.
-    pub fn new(path: PathBuf, rules: RuleSet, now: OffsetDateTime, metrics: Arc<Metrics>) -> Self {
+    pub fn new(path: RulePath, rules: RuleSet, now: OffsetDateTime, metrics: Arc<Metrics>) -> Self {
         Self::start(path, NamedLists::new(), rules, Vec::new(), now, metrics)
     }
 
     fn start(
-        path: PathBuf,
+        path: RulePath,
         lists: NamedLists,
         rules: RuleSet,
         warnings: Vec<Diagnostic>,
@@ -82,41 +94,80 @@ impl RuleSource {
         metrics: Arc<Metrics>,
     ) -> Self {
         let rules = Arc::new(rules);
-        let status = ReloadStatus { path, hash: rules.hash().to_owned(), loaded_at: now, error: None, warnings };
+        let status = ReloadStatus { hash: rules.hash().to_owned(), etag: None, loaded_at: now, error: None, warnings };
         let source = Self {
-            current: Arc::new(watch::channel(Arc::clone(&rules)).0),
-            status: Arc::new(watch::channel(status).0),
+            location: Arc::new(path),
+            current: Arc::new(channel(Arc::clone(&rules)).0),
+            status: Arc::new(channel(status).0),
             metrics,
             lists: Arc::new(lists),
-            told: Arc::new(watch::channel(None).0),
+            told: Arc::new(channel(None).0),
+            wanted: Arc::new(Notify::new()),
         };
         source.measure(&rules, now);
         source.tell(now);
         source
     }
 
+    /// Where the rules are read from.
+    pub fn location(&self) -> &RulePath {
+        &self.location
+    }
+
     /// Reads the file again, through whatever link now stands at its path: call it away from the async threads.
+    /// An object in S3 is read by [`watch`], which is only asked to do so here.
     ///
     /// # Errors
     ///
     /// As [`Self::load`], or that it is no regular file; the rules in force stay.
     pub fn reload(&self, now: OffsetDateTime) -> Result<(), LoadError> {
-        let path = self.status.borrow().path.clone();
-        match regular(&path).and_then(|()| read(&path, &self.lists, now)) {
+        let RulePath::File(file) = &*self.location else {
+            self.wanted.notify_one();
+            return Ok(());
+        };
+        let read = regular(file).and_then(|()| read_text(file));
+        self.judge(read.and_then(|text| parse(&self.location, &text, &self.lists, now)), None, now)
+    }
+
+    /// Waits until [`Self::reload`] asks for what it cannot read itself.
+    async fn asked(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Puts rules in force that were read elsewhere, or keeps the old ones.
+    fn reload_text(&self, text: &str, etag: String, now: OffsetDateTime) -> Result<(), LoadError> {
+        self.judge(parse(&self.location, text, &self.lists, now), Some(etag), now)
+    }
+
+    fn judge(
+        &self,
+        read: Result<(RuleSet, Vec<Diagnostic>), LoadError>,
+        etag: Option<String>,
+        now: OffsetDateTime,
+    ) -> Result<(), LoadError> {
+        match read {
             Ok((rules, warnings)) => {
+                self.bears(etag);
                 self.put_in_force(rules, warnings, now);
                 Ok(())
             }
             Err(error) => {
-                let text = error.to_string();
-                self.status.send_modify(|status| status.error = Some(text.clone()));
-                self.metrics.rules_last_reload_success.set(0);
-                self.metrics.rules_reloads.with_label_values(&["failed"]).inc();
-                // Last: whoever reads this line finds the rest already so.
-                tracing::error!(error = text, "reload refused, the rules in force stay");
+                self.refused(&error.to_string());
                 Err(error)
             }
         }
+    }
+
+    fn bears(&self, etag: Option<String>) {
+        self.status.send_modify(|status| status.etag = etag);
+    }
+
+    fn refused(&self, error: &str) {
+        self.status.send_modify(|status| status.error = Some(error.to_owned()));
+        self.metrics.rules_last_reload_success.set(0);
+        self.metrics.rules_reloads.with_label_values(&["failed"]).inc();
+        // Last: whoever reads this line finds the rest already so.
+        tracing::error!(error, "reload refused, the rules in force stay");
     }
 
     fn put_in_force(&self, rules: RuleSet, warnings: Vec<Diagnostic>, now: OffsetDateTime) {
@@ -199,7 +250,7 @@ impl RuleSource {
 
 /// Opening a pipe or a terminal may never end, and nothing could be reloaded after it.
 fn regular(path: &Path) -> Result<(), LoadError> {
-    let failed = |source| LoadError::Read { path: path.to_owned(), source };
+    let failed = |source| LoadError::Read { path: RulePath::File(path.to_owned()), source };
     if std::fs::metadata(path).map_err(failed)?.is_file() {
         return Ok(());
     }
@@ -211,20 +262,33 @@ fn regular(path: &Path) -> Result<(), LoadError> {
 /// # Errors
 ///
 /// It cannot be read, is too large, or is no UTF-8.
-pub fn read_text(path: &Path) -> Result<String, LoadError> {
-    let failed = |source| LoadError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let size = File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+pub fn read_text(file: &Path) -> Result<String, LoadError> {
+    let path = || RulePath::File(file.to_owned());
+    let failed = |source| LoadError::Read { path: path(), source };
+    let mut bytes = Vec::new();
+    let size = File::open(file).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if u64::try_from(size).unwrap_or(u64::MAX) > MAX_FILE {
-        return Err(LoadError::TooLarge { path: path.to_owned() });
+        return Err(LoadError::TooLarge { path: path() });
     }
-    Ok(text)
+    text_of(bytes, path)
 }
 
-fn read(path: &Path, lists: &NamedLists, now: OffsetDateTime) -> Result<(RuleSet, Vec<Diagnostic>), LoadError> {
+fn text_of(bytes: Vec<u8>, path: impl FnOnce() -> RulePath) -> Result<String, LoadError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let wrong = format!("it is no UTF-8 from byte {} on", error.utf8_error().valid_up_to());
+        LoadError::Read { path: path(), source: io::Error::new(io::ErrorKind::InvalidData, wrong) }
+    })
+}
+
+fn parse(
+    path: &RulePath,
+    text: &str,
+    lists: &NamedLists,
+    now: OffsetDateTime,
+) -> Result<(RuleSet, Vec<Diagnostic>), LoadError> {
     let today = Some(now.to_offset(UtcOffset::UTC).date());
-    let Loaded { rules, warnings } = RuleSet::load(&read_text(path)?, &Surroundings { lists: lists.clone(), today });
-    let rules = rules.map_err(|errors| LoadError::Rules { path: path.to_owned(), errors })?;
+    let Loaded { rules, warnings } = RuleSet::load(text, &Surroundings { lists: lists.clone(), today });
+    let rules = rules.map_err(|errors| LoadError::Rules { path: path.clone(), errors })?;
     Ok((rules, warnings))
 }
 
@@ -243,7 +307,8 @@ mod tests {
         )
         .unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
-        let source = RuleSource::new(PathBuf::from("r"), rules, datetime!(2026-11-24 10:00 UTC), Arc::clone(&metrics));
+        let source =
+            RuleSource::new(RulePath::File("r".into()), rules, datetime!(2026-11-24 10:00 UTC), Arc::clone(&metrics));
         assert_eq!(metrics.rules_expired_exceptions.get(), 0);
         for (now, ended) in [
             (datetime!(2026-11-24 23:59:59 UTC), 0),

@@ -1,0 +1,4 @@
+# expect: count.index outside
+resource "aws_sqs_queue" "q" {
+  name = "q-${count.index}"
+}

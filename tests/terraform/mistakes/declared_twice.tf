@@ -1,0 +1,6 @@
+# expect: is declared twice
+resource "aws_sqs_queue" "q" {
+  name = "q"
+}
+
+resource "aws_sqs_queue" "q" {}

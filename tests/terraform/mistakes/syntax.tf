@@ -1,0 +1,4 @@
+# expect: cannot be parsed
+resource "aws_sqs_queue" "q" {
+  name = = "q"
+}

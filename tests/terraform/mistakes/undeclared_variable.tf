@@ -1,0 +1,4 @@
+# expect: var.nmae is not declared
+resource "aws_sqs_queue" "q" {
+  name = "${var.nmae}-q"
+}

@@ -1,0 +1,4 @@
+# expect: local.name is never used
+locals {
+  name = "n"
+}
