@@ -18,6 +18,8 @@ use crate::retry::{Backoff, Interruption, call, call_for_message};
 const BATCH: usize = 10;
 /// How long a delete may wait for others to share its call.
 const LINGER: Duration = Duration::from_millis(100);
+/// Attempts at a batch after which its messages count as failed, though they are tried again.
+const ATTEMPTS: u32 = 8;
 /// Delete calls in flight at once.
 const CALLS: usize = 4;
 
@@ -91,6 +93,7 @@ async fn delete_all(context: Context, mut deletions: mpsc::Receiver<Deletion>) {
 async fn delete_batch(context: &Context, mut batch: Vec<Deletion>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut retrying = None;
+    let mut attempts = 0;
     loop {
         let (entries, leases): (Vec<_>, Vec<_>) = batch.into_iter().map(|it| (it.delivered, it.lease)).unzip();
         let deleting = context.ports.queue.delete(&entries);
@@ -113,13 +116,21 @@ async fn delete_batch(context: &Context, mut batch: Vec<Deletion>) {
         if batch.is_empty() {
             return;
         }
+        attempts += 1;
+        if attempts == ATTEMPTS {
+            count_failures(context, batch.len());
+        }
         let pause = backoff.pause(&context.env.random);
         tokio::select! {
             biased;
             () = context.env.stop.reached(Phase::GivingBack) => {}
             () = sleep(pause) => {}
         }
-        batch = let_go(context, batch).await;
+        let left = let_go(context, batch).await;
+        batch = left.kept;
+        if attempts < ATTEMPTS {
+            count_failures(context, left.released);
+        }
         if batch.is_empty() {
             return;
         }
@@ -156,8 +167,18 @@ fn settle_entries(
     (failed, last_error)
 }
 
-/// Gives back what cannot be held any longer. Gives the others.
-async fn let_go(context: &Context, batch: Vec<Deletion>) -> Vec<Deletion> {
+fn count_failures(context: &Context, count: usize) {
+    context.metrics.message_delete_failures.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// What is left of a batch.
+struct Left {
+    kept: Vec<Deletion>,
+    released: usize,
+}
+
+/// Gives back what cannot be held any longer.
+async fn let_go(context: &Context, batch: Vec<Deletion>) -> Left {
     let (mut kept, mut ended) = (Vec::new(), Vec::new());
     for deletion in batch {
         match deletion.lease.interruption() {
@@ -165,14 +186,13 @@ async fn let_go(context: &Context, batch: Vec<Deletion>) -> Vec<Deletion> {
             None => kept.push(deletion),
         }
     }
-    if !ended.is_empty() {
-        let count = ended.len();
-        context.metrics.message_delete_failures.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-        tracing::warn!(count, "messages could not be deleted; their redelivery is harmless");
+    let released = ended.len();
+    if released > 0 {
+        tracing::warn!(count = released, "messages could not be deleted; their redelivery is harmless");
         let releasing = ended.into_iter().map(|(lease, why)| release(context, lease, why));
         futures_util::future::join_all(releasing).await;
     }
-    kept
+    Left { kept, released }
 }
 
 /// Gives a message back at once, because work on it must end.
