@@ -26,11 +26,12 @@ async fn one_message_is_evaluated_under_one_rule_set() {
     assert!(lock(&scene.world.table).len() < 90, "the other half is still to come");
     scene.reload(Some(Mode::Alert));
     scene.until("an empty queue", 120, drained).await;
-    let table = lock(&scene.world.table);
-    let hashes: BTreeSet<_> = table.values().map(|row| row.item.rule_set_hash.clone()).collect();
-    assert_eq!((table.len(), hashes.len()), (90, 1), "{hashes:?}");
-    assert!(table.values().all(|row| !row.state.rules.contains("any-key")), "a rule of the new set matched");
-    drop(table);
+    {
+        let table = lock(&scene.world.table);
+        let hashes: BTreeSet<_> = table.values().map(|row| row.item.rule_set_hash.clone()).collect();
+        assert_eq!((table.len(), hashes.len()), (90, 1), "{hashes:?}");
+        assert!(table.values().all(|row| !row.state.rules.contains("any-key")), "a rule of the new set matched");
+    }
     // The next message is evaluated under the new one.
     scene.world.send(through_eventbridge(302));
     scene.until("an empty queue", 60, drained).await;
