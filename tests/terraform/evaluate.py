@@ -34,7 +34,7 @@ EVERYTHING = {
     "slack": {"team_id": "T012ABCDE", "channel_id": "C012ABCDE"}, "realtime_events": "all", "queue_encryption": "kms",
     "teams": {"tenant_id": "a", "team_id": "b", "channel_id": "c"}, "rules_file": RULES, "pin_rules_version": True,
     "metrics": "emf", "use_spot": True, "operator_principal_arns": [f"arn:aws:iam::{ACCOUNT}:role/oncall"],
-    "log_expiration_days": 0, "alarm_topic_arn": TOPIC, "deletion_protection": False, "log_level": "DEBUG",
+    "log_expiration_days": 0, "alarm_topic": TOPIC, "deletion_protection": False, "log_level": "DEBUG",
 }  # fmt: skip
 
 # Sets of variables that work; image_tag is added to each.
