@@ -77,7 +77,7 @@ metrics! {
         pub messages_left: IntCounterVec["reason" = LEFT] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
         pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
-        /// Deletes that failed after every retry, or whose receipt was lost; the message is redelivered, which is harmless.
+        /// Delivered messages that eight attempts could not delete, or that were no longer held; they are held and tried again as long as they can be, and a redelivery is harmless.
         pub message_delete_failures: IntCounter => "message_delete_failures_total",
         /// Messages in work.
         pub messages_in_flight: IntGauge => "messages_in_flight",

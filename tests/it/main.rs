@@ -18,8 +18,10 @@ mod demo;
 mod fakes;
 mod faults;
 mod observability;
+mod outages;
 #[cfg(feature = "emulator")]
 mod process;
+mod promises;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;
