@@ -108,6 +108,13 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         sees_all(case("an object that is not there, beside one that is", Left("missing"), "what is there"))
             .message(cloudtrail_message(&[log_key("trail", 404), key.clone()])),
+        sees_all(case("ten thousand keys that are not there, and one that is", Left("missing"), "what is there"))
+            .message({
+                let keys = (0..10_000).map(|number| format!("{number}_CloudTrail_x_20260501T1205Z.gz"));
+                let body = cloudtrail_message(&keys.chain([key.clone()]).collect::<Vec<_>>());
+                assert!(body.len() < 1 << 20, "SQS takes no more");
+                body
+            }),
         sees_all(case("the same key a thousand times", Deleted, "everything, once"))
             .message(cloudtrail_message(&vec![key.clone(); 1000]))
             .check(|ended| {
