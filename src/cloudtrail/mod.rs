@@ -496,7 +496,7 @@ mod tests {
         }
     }
 
-    /// The elements of every `Records` of a document, as serde_json delimits them; `None` if it takes no such document.
+    /// The elements of every `Records` of a document, as `serde_json` delimits them; `None` if it takes no such document.
     fn records_by_serde_json(text: &[u8]) -> Option<Vec<Bytes>> {
         struct Document(Vec<Bytes>);
 
