@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::sim::{BUCKET, notification, record};
+use crate::sim::{BUCKET, event_id, notification, record};
 
 /// The events of most cases. Each matches a rule.
 pub(super) const EVENTS: [u32; 3] = [1, 2, 4];
@@ -21,6 +21,11 @@ pub(super) fn document() -> String {
 pub(super) fn document_of<T: AsRef<str>>(records: &[T]) -> String {
     let records: Vec<&str> = records.iter().map(AsRef::as_ref).collect();
     format!("{{\"Records\":[{}]}}", records.join(","))
+}
+
+/// As few bytes as a record needs to be found again.
+pub(super) fn small_record(event: u32) -> String {
+    json!({ "eventID": event_id(event), "eventName": "StopLogging" }).to_string()
 }
 
 pub(super) fn gzip(text: &[u8]) -> Vec<u8> {

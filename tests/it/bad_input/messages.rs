@@ -127,6 +127,11 @@ pub(super) fn cases() -> Vec<Case> {
             )
             .with(|config| config.source.allowed_buckets = vec![BUCKET.to_owned()]),
         odd_keys(),
+        case("a key with a NUL byte", Deleted, ALL)
+            .message(encoded_notification(&log_key("nul\0", 1)))
+            .message(cloudtrail_message(&[log_key("nul\0", 1)]))
+            .beside(log_key("nul\0", 1), log.clone())
+            .delivers(EVENTS),
         sees_all(case("duplicate members: the last one counts", Deleted, ALL)).messages([
             body.replacen('{', "{\"Records\":[{\"s3\":7}],", 1),
             body.replace("\"object\":{", "\"object\":{\"key\":\"elsewhere\","),
@@ -234,7 +239,7 @@ fn odd_keys() -> Case {
         "%2e%2e/%00",
         "a b+c",
         "line\nbreak\r\n{\"level\":\"ERROR\"}",
-        "nul\0tab\tescape\u{1b}[31m",
+        "tab\tescape\u{1b}[31m\u{7f}",
         "\u{202e}right-to-left\u{feff}",
         "ключ/鍵/🔑",
         "https://example.com/?x=y#",

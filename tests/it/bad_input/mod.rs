@@ -1,6 +1,8 @@
 //! Bad input costs only itself: a corpus of everything that a queue or a bucket may hold, each case through the whole
 //! daemon, over the fakes on a paused clock, beside messages that are good. `docs/bad-input.md` has a row for each.
 
+#[cfg(feature = "emulator")]
+mod binary;
 mod make;
 mod messages;
 mod objects;
@@ -30,6 +32,8 @@ enum Outcome {
     Acknowledged(&'static str),
     /// It is left for redrive with this reason.
     Left(&'static str),
+    /// It is left for some reason, or it is deleted and nothing is missing: [`Case::check`] decides.
+    LeftOrWhole,
 }
 
 enum Input {
@@ -129,6 +133,7 @@ impl Case {
             Outcome::Deleted => "deleted".to_owned(),
             Outcome::Acknowledged(reason) => format!("acknowledged: `{reason}`"),
             Outcome::Left(reason) => format!("left: `{reason}`"),
+            Outcome::LeftOrWhole => "left, or deleted where nothing is missing".to_owned(),
         };
         format!("| {} | {outcome} | {} |", self.name, self.told)
     }
@@ -143,6 +148,11 @@ const RECEIVES: u32 = 2;
 /// The rule `odd` is for records that are so.
 const RULES: [(&str, &str); 3] = [("trail-stopped", "StopLogging"), ("access-key", "CreateAccessKey"), ("odd", "Odd*")];
 
+fn rules_file() -> String {
+    let events = RULES.map(|(id, name)| json!({ "id": id, "severity": "HIGH", "eventName": name }));
+    json!({ "events": events }).to_string()
+}
+
 fn play(case: &Case) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
@@ -153,6 +163,7 @@ fn play(case: &Case) -> Vec<String> {
 }
 
 /// What does not hold of a case.
+#[expect(clippy::too_many_lines, reason = "one list of all that must hold")]
 async fn run(case: &Case, written: &Mutex<Vec<u8>>) -> Vec<String> {
     let mut broken = Vec::new();
     let mut must = |holds: bool, what: &dyn Fn() -> String| {
@@ -164,8 +175,7 @@ async fn run(case: &Case, written: &Mutex<Vec<u8>>) -> Vec<String> {
     (case.change)(&mut config);
     let world = World::new(5, Duration::from_secs(30), RECEIVES);
     let mut rules = tempfile::NamedTempFile::new().unwrap();
-    let events = RULES.map(|(id, name)| json!({ "id": id, "severity": "HIGH", "eventName": name }));
-    rules.write_all(json!({ "events": events }).to_string().as_bytes()).unwrap();
+    rules.write_all(rules_file().as_bytes()).unwrap();
 
     // The messages, with a good one before and behind them.
     let good = |number: u32, event: u32| {
@@ -191,6 +201,7 @@ async fn run(case: &Case, written: &Mutex<Vec<u8>>) -> Vec<String> {
     good_ids.insert(good(2, AFTER));
 
     let process = Process::start_with(&world, rules.path(), 5, config);
+    let any = case.outcome == Outcome::LeftOrWhole;
     let settled = until(3600, || lock(&world.queue).messages.is_empty()).await;
     must(settled, &|| "it is not settled within an hour".to_owned());
 
@@ -202,29 +213,31 @@ async fn run(case: &Case, written: &Mutex<Vec<u8>>) -> Vec<String> {
         let (expected, what) =
             if matches!(case.outcome, Outcome::Left(_)) { (&dead, "dead") } else { (&deleted, "deleted") };
         let others = ids.difference(expected).count();
-        must(others == 0, &|| format!("{others} of {} messages are not {what}", ids.len()));
+        must(any || others == 0, &|| format!("{others} of {} messages are not {what}", ids.len()));
     }
 
     let metrics = process.metrics.encode();
     let inputs = u64::try_from(ids.len()).unwrap();
     let mut expected = Vec::new();
     match case.outcome {
-        Outcome::Deleted => {}
+        Outcome::Deleted | Outcome::LeftOrWhole => {}
         Outcome::Acknowledged(reason) => expected.push(("trailhound_messages_ignored_total", reason, inputs)),
         Outcome::Left(reason) => {
             expected.push(("trailhound_messages_left_total", reason, inputs * u64::from(RECEIVES)));
         }
     }
     let counted: Vec<_> = metrics.lines().filter_map(reason_counted).collect();
-    must(counted == expected, &|| format!("counted are {counted:?} instead of {expected:?}"));
+    must(any || counted == expected, &|| format!("counted are {counted:?} instead of {expected:?}"));
 
     let (named, nameless): (Vec<_>, Vec<_>) =
         lock(&world.table).keys().map(|key| key.event_id.clone()).partition(|id| !is_hash(id));
     let named: BTreeSet<_> = named.into_iter().collect();
     let expected: BTreeSet<_> = case.delivered.iter().chain(&GOOD).map(|event| event_id(*event)).collect();
-    must(named == expected, &|| format!("delivered are {named:?} instead of {expected:?}"));
+    must(any || named == expected, &|| format!("delivered are {named:?} instead of {expected:?}"));
     let nameless = nameless.len();
-    must(nameless == case.nameless, &|| format!("{nameless} events have a hash as their key, not {}", case.nameless));
+    must(any || nameless == case.nameless, &|| {
+        format!("{nameless} events have a hash as their key, not {}", case.nameless)
+    });
     let unsettled = lock(&world.table).values().filter(|row| row.state.rules != row.state.settled).count();
     must(unsettled == 0, &|| format!("{unsettled} events are stored and not alerted"));
 
@@ -232,7 +245,9 @@ async fn run(case: &Case, written: &Mutex<Vec<u8>>) -> Vec<String> {
         let topic = lock(&world.topic);
         let told: BTreeSet<_> = topic.iter().map(|it| it.alert.alert_id.clone()).collect();
         let stored = lock(&world.table).len();
-        must((told.len(), topic.len()) == (stored, stored), &|| format!("{} alerts for {stored} events", topic.len()));
+        // Garbled copies of an event may differ in its time only.
+        let once = topic.len() == stored && (any || told.len() == stored);
+        must(once, &|| format!("{} alerts for {stored} events", topic.len()));
         for one in topic.iter() {
             let alert = &one.alert;
             must(alert.size() <= 256 * 1024, &|| format!("an alert of {} bytes", alert.size()));

@@ -1,11 +1,14 @@
 //! Log objects that are damaged, hostile, or something else.
 
+use std::collections::BTreeSet;
+
 use super::make::{
-    EVENTS, document, document_of, gzip, gzip_stored, gzip_with_header, nested, zstd, zstd_skippable, zstd_spaces,
-    zstd_with_checksum, zstd_with_dictionary, zstd_with_window,
+    EVENTS, document, document_of, gzip, gzip_stored, gzip_with_header, nested, small_record, zstd, zstd_skippable,
+    zstd_spaces, zstd_with_checksum, zstd_with_dictionary, zstd_with_window,
 };
 use super::{Case, Ended, Outcome, case, limits};
-use crate::sim::record;
+use crate::fakes::lock;
+use crate::sim::{event_id, record};
 
 const NOTHING: &str = "nothing";
 const ALL: &str = "everything";
@@ -15,11 +18,13 @@ const GIB: u64 = 1 << 30;
 
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub(super) fn cases() -> Vec<Case> {
-    use Outcome::{Deleted, Left};
+    use Outcome::{Deleted, Left, LeftOrWhole};
     let text = document();
     let bytes = text.as_bytes();
     let (head, tail) = bytes.split_at(bytes.len() / 2);
     let zipped = gzip(bytes);
+    let small = document_of(&EVENTS.map(small_record)).into_bytes();
+    let small_zipped = gzip(&small);
     let sees_all = |it: Case| it.delivers(EVENTS);
     let both = |text: &str| [text.as_bytes().to_vec(), gzip(text.as_bytes())];
     vec![
@@ -35,14 +40,14 @@ pub(super) fn cases() -> Vec<Case> {
         case("white space only", Left("json_ends_early"), NOTHING)
             .objects([" ", "\n", "\r\n\t "].iter().flat_map(|it| both(it))),
         sees_all(case("gzip cut off at any byte", Left("ends_early"), BEFORE))
-            .objects((1..zipped.len()).map(|length| &zipped[..length])),
+            .objects((1..small_zipped.len()).map(|length| &small_zipped[..length])),
         sees_all(case("zstd cut off at any byte of its second frame", Left("ends_early"), BEFORE)).objects({
-            let first = zstd(bytes);
+            let first = zstd(&small);
             let both = [&first[..], &zstd(b"  ")].concat();
             (first.len() + 1..both.len()).map(move |length| both[..length].to_vec()).collect::<Vec<_>>()
         }),
         sees_all(case("JSON cut off at any byte", Left("json_ends_early"), BEFORE))
-            .objects((1..bytes.len()).map(|length| &bytes[..length])),
+            .objects((1..small.len()).map(|length| &small[..length])),
         sees_all(case("whole gzip or zstd of JSON that is cut off", Left("json_ends_early"), BEFORE)).objects([
             gzip(&bytes[..bytes.len() - 1]),
             zstd(&bytes[..bytes.len() - 2]),
@@ -54,6 +59,26 @@ pub(super) fn cases() -> Vec<Case> {
             wrong[at] ^= 1;
             wrong
         })),
+        case(
+            "gzip with a byte changed, wherever it is",
+            LeftOrWhole,
+            "what was read before the damage showed, and may be garbled by it",
+        )
+        .objects((0..changed(0, 0).len()).flat_map(|at| [changed(at, 0xff), changed(at, 0x04)]))
+        .check(|ended| {
+            let (queue, table) = (lock(&ended.world.queue), lock(&ended.world.table));
+            let stored: BTreeSet<_> = table.keys().map(|key| key.event_id.as_str()).collect();
+            let mut whole = 0;
+            for at in 0..changed(0, 0).len() {
+                // The first message is a good one, and each place has two.
+                let ids = [2 * at + 2, 2 * at + 3].map(|number| format!("message-{number}"));
+                if ids.iter().any(|id| queue.deleted.contains(id)) {
+                    whole += 1;
+                    assert!(events_of(at).iter().all(|event| stored.contains(&*event_id(*event))), "byte {at}");
+                }
+            }
+            assert!((4..20).contains(&whole), "{whole} bytes do not matter: those of the header");
+        }),
         sees_all(case("zstd with a wrong checksum", Left("damaged"), "the records before the frame's last block"))
             .object([zstd(bytes), zstd_with_checksum(document_of(&[record(7).to_string()]).as_bytes(), 7)].concat()),
         sees_all(case(
@@ -207,6 +232,20 @@ pub(super) fn cases() -> Vec<Case> {
             .object(large_record(64 << 20))
             .delivers([1, 4]),
     ]
+}
+
+/// A log of its own for each place, with this byte changed.
+fn changed(at: usize, mask: u8) -> Vec<u8> {
+    let mut zipped = gzip(document_of(&events_of(at).map(small_record)).as_bytes());
+    // Others may be some bytes shorter.
+    let place = at.min(zipped.len() - 1);
+    zipped[place] ^= mask;
+    zipped
+}
+
+fn events_of(at: usize) -> [u32; 2] {
+    let first = 600 + 6 * u32::try_from(at).unwrap();
+    [first + 1, first + 2]
 }
 
 /// Of the size that the table's rows stand for.

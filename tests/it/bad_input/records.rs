@@ -247,10 +247,11 @@ fn odd<T: AsRef<[u8]>>(
     let all = records.into_iter().fold(case(name, Outcome::Deleted, told), |all, record| {
         let record = record.as_ref();
         let object = [b"{\"Records\":[", record, b"]}"].concat();
+        let all = if record.len() < 1 << 16 { all.object(gzip_stored(&object)) } else { all };
         let text = std::str::from_utf8(record).ok().filter(|text| text.len() < 1 << 20);
         match text.filter(|text| serde_json::from_str::<&RawValue>(text).is_ok()) {
-            Some(detail) => all.object(gzip_stored(&object)).object(object).message(eventbridge(detail)),
-            None => all.object(gzip_stored(&object)).object(object),
+            Some(detail) => all.object(object).message(eventbridge(detail)),
+            None => all.object(object),
         }
     });
     all.nameless(nameless)
