@@ -145,11 +145,15 @@ const AFTER: u32 = 90_004;
 const GOOD: [u32; 2] = [BEFORE, AFTER];
 /// How often a message is received before it is dead.
 const RECEIVES: u32 = 2;
-/// The rule `odd` is for records that are so.
+/// Beside those of [`rules_file`] with a pattern. The rule `odd` is for records that are so.
 const RULES: [(&str, &str); 3] = [("trail-stopped", "StopLogging"), ("access-key", "CreateAccessKey"), ("odd", "Odd*")];
 
 fn rules_file() -> String {
-    let events = RULES.map(|(id, name)| json!({ "id": id, "severity": "HIGH", "eventName": name }));
+    let mut events = RULES.map(|(id, name)| json!({ "id": id, "severity": "HIGH", "eventName": name })).to_vec();
+    let pattern = |id: &str, pattern: &serde_json::Value| json!({ "id": id, "severity": "HIGH", "pattern": pattern });
+    events.push(pattern("address", &json!({ "sourceIPAddress": [{ "cidr": "198.51.100.0/24" }] })));
+    let pair = json!({ "type": ["AWS::S3::Bucket"], "accountId": ["444455556666"] });
+    events.push(pattern("pair", &json!({ "resources": pair, "requestParameters": { "items": { "id": pair } } })));
     json!({ "events": events }).to_string()
 }
 

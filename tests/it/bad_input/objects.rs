@@ -94,6 +94,8 @@ pub(super) fn cases() -> Vec<Case> {
             [&zipped[..], b"<html>"].concat(),
             [&zipped[..], &[0; 512], b"x"].concat(),
             [&zstd(bytes)[..], b"trailing text"].concat(),
+            [&zipped[..], &zstd(bytes)].concat(),
+            [&zstd(bytes)[..], &zipped].concat(),
         ]),
         sees_all(case("zeros behind gzip, zstd or the document", Deleted, ALL)).objects([
             [&zipped[..], &[0; 10_000]].concat(),

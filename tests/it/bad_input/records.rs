@@ -227,6 +227,38 @@ pub(super) fn cases() -> Vec<Case> {
                     .into_bytes(),
             ],
         ),
+        odd(
+            "addresses that are none, and one that is, for a rule that compares addresses",
+            [
+                "AWS Internal",
+                "cloudtrail.amazonaws.com",
+                "198.51.100.7, 203.0.113.7",
+                "198.51.100.256",
+                "198.51.100",
+                "198.51.100.7/32",
+                " 198.51.100.7",
+                "::ffff:198.51.100",
+                "",
+            ]
+            .map(|address| record_with(3, &[("sourceIPAddress", &quoted(address))]))
+            .into_iter()
+            .chain([record_with(9, &[("sourceIPAddress", "\"198.51.100.7\"")])]),
+            "the record with an address",
+            0,
+        )
+        .delivers([9]),
+        odd(
+            "arrays of ten thousand elements, each half of what a rule asks of one; in another record one is whole",
+            [(3, ""), (9, r#",{"type":"AWS::S3::Bucket","accountId":"444455556666"}"#)].map(|(event, whole)| {
+                let whole_inside = whole.replace('{', "{\"id\":[{").replace('}', "}]}");
+                let resources = format!("[{}{whole}]", halves(1));
+                let items = format!("{{\"items\":[{}{whole_inside}]}}", halves(100));
+                record_with(event, &[("resources", &resources), ("requestParameters", &items)])
+            }),
+            "the record with a whole one",
+            0,
+        )
+        .delivers([9]),
         case("the same record a thousand times in one object", Deleted, "the record, once")
             .object(document_of(&vec![record(1).to_string(); 1000]))
             .delivers([1]),
@@ -290,6 +322,14 @@ fn duplicated(event: u32, members: &str) -> Vec<u8> {
 fn many_members() -> String {
     let members: Vec<_> = (0..100_000).map(|number| format!("\"k{number}\":{number}")).collect();
     format!("{{{}}}", members.join(","))
+}
+
+/// Ten thousand objects with one of two members, in arrays of so many: the elements of an array.
+fn halves(together: usize) -> String {
+    let pair = r#"{"type":"AWS::S3::Bucket"},{"accountId":"444455556666"}"#;
+    let inner = vec![pair; together.div_ceil(2)].join(",");
+    let element = if together == 1 { pair.to_owned() } else { format!("{{\"id\":[{inner}]}}") };
+    vec![element; 10_000 / together.max(2)].join(",")
 }
 
 fn row_of(ended: &Ended, event: u32) -> Row {
