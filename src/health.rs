@@ -411,10 +411,10 @@ impl Health {
         let answer = change(&mut state);
         let mut intake = Intake::Open;
         for (dependency, known) in &state.known {
-            self.metrics
-                .dependency_up
-                .with_label_values(&[dependency.name()])
-                .set(i64::from(known.reached && known.failure.is_none()));
+            if known.reached || known.failure.is_some() {
+                let up = known.reached && known.failure.is_none();
+                self.metrics.dependency_up.with_label_values(&[dependency.name()]).set(i64::from(up));
+            }
             intake = match (dependency, &known.failure) {
                 // The poller's own back-off is the pause for the queue.
                 (Dependency::Queue, _) | (_, None) => intake,

@@ -93,8 +93,8 @@ metrics! {
         pub poll_last_timestamp: Gauge => "poll_last_timestamp_seconds",
         /// 1 while intake is paused because a dependency is failing.
         pub intake_paused: IntGauge => "intake_paused",
-        /// 1 for each dependency that answered its last call, by dependency.
-        pub dependency_up: IntGaugeVec["dependency" = ["queue", "objects", "publisher", "store"]] => "dependency_up",
+        /// 1 for each dependency that answered its last call, 0 for one that did not, by dependency; nothing before the first call.
+        pub dependency_up: IntGaugeVec["dependency"] => "dependency_up",
         /// Messages in the queue, by state (`visible`, `in_flight`, `delayed`), as SQS approximates them.
         pub queue_messages: IntGaugeVec["state" = ["visible", "in_flight", "delayed"]] => "queue_messages",
 
