@@ -27,7 +27,7 @@ const CASES: [&str; 18] = [
     "bytes that are no UTF-8",
     "numbers beyond `f64`, or of hundreds of digits",
     "an event id of 3 KB, or one that is empty, no text, or reserved",
-    "nesting 100,000 deep",
+    "nesting 200 or 100,000 deep",
 ];
 
 /// What all of it may add to the memory of an idle process. The bound is for ten messages at once.
