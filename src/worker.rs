@@ -97,6 +97,7 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
             }
         }
     }
+    unread.tell_the_rest();
     match unread.first {
         Some((_, detail)) if unread.bucket_denied => Err(Unread::Denied { detail }),
         Some((reason, detail)) => Err(Unread::Left { reason, detail }),
@@ -104,18 +105,34 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
     }
 }
 
+/// At most this many parts of a message that cannot be read are told each in a line of its own.
+const MAX_TOLD: usize = 16;
+
 /// What could not be read of a message.
 #[derive(Default)]
 struct Unreadable {
     first: Option<(&'static str, String)>,
+    count: usize,
     /// Some of it only because its bucket denies everything.
     bucket_denied: bool,
 }
 
 impl Unreadable {
     fn add(&mut self, reason: &'static str, detail: String) {
-        tracing::warn!(reason, detail, "a part of the message cannot be read");
+        self.count += 1;
+        if self.count <= MAX_TOLD {
+            tracing::warn!(reason, detail, "a part of the message cannot be read");
+        } else {
+            tracing::debug!(reason, detail, "a part of the message cannot be read");
+        }
         self.first.get_or_insert((reason, detail));
+    }
+
+    /// Whoever writes to the queue must not fill the log: one message can name thousands of objects.
+    fn tell_the_rest(&self) {
+        if let Some(count) = self.count.checked_sub(MAX_TOLD).filter(|count| *count > 0) {
+            tracing::warn!(count, "more parts of the message cannot be read");
+        }
     }
 
     fn add_object(&mut self, error: ObjectError, name: &str) -> Result<(), Unread> {

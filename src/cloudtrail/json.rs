@@ -116,8 +116,9 @@ pub fn decode(body: &[u8]) -> Cow<'_, str> {
 }
 
 /// A record as valid JSON text for strict readers elsewhere: strings re-encoded from what [`decode`] reads, the last of
-/// duplicate keys, no white space; numbers and the order of keys stay as they are. What is not JSON even so, or nests
-/// deeper than 100 levels, becomes a JSON string that holds the text.
+/// duplicate keys, no white space; numbers and the order of keys stay as they are. A number that no `f64` holds (1e400),
+/// on which many readers give up, becomes a string. What is not JSON even so, or nests deeper than 100 levels, becomes a
+/// JSON string that holds the text.
 #[must_use]
 pub fn to_valid(raw: &[u8]) -> String {
     rewrite(raw, Form::Valid).unwrap_or_else(|| quote(&String::from_utf8_lossy(raw)))
@@ -473,12 +474,17 @@ fn write_scalar(out: &mut String, token: &[u8], form: Form) -> Option<()> {
     let token = std::str::from_utf8(token).ok()?;
     serde_json::from_str::<IgnoredAny>(token).ok()?;
     let number = token.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    if number && form == Form::Canonical {
-        out.push_str(&canonical_number(token));
-    } else {
-        out.push_str(token);
+    match form {
+        Form::Canonical if number => out.push_str(&canonical_number(token)),
+        Form::Valid if number && is_beyond_f64(token) => write_string(out, token),
+        _ => out.push_str(token),
     }
     Some(())
+}
+
+fn is_beyond_f64(number: &str) -> bool {
+    // The largest has 309 digits.
+    (number.len() >= 309 || number.contains(['e', 'E'])) && number.parse().is_ok_and(f64::is_infinite)
 }
 
 fn canonical_number(token: &str) -> Cow<'_, str> {
@@ -600,11 +606,11 @@ mod tests {
                 let _ = string(value);
                 let _ = scalar_text(value);
             }
-            for text in [to_valid(&raw), canonical(&raw)] {
-                serde_json::from_str::<&RawValue>(&text).unwrap();
-                // Strict readers differ from the judgement above where strings hold lone surrogates.
-                assert!(serde_json::from_str::<Value>(&text).is_ok_or_out_of_range(), "{text}");
-            }
+            serde_json::from_str::<Value>(&to_valid(&raw)).unwrap();
+            let text = canonical(&raw);
+            serde_json::from_str::<&RawValue>(&text).unwrap();
+            // Strict readers differ from the judgement above where strings hold lone surrogates.
+            assert!(serde_json::from_str::<Value>(&text).is_ok_or_out_of_range(), "{text}");
         }
     }
 
@@ -742,6 +748,18 @@ mod tests {
                 assert_eq!(spelled(number), same, "{number}");
             }
         }
-        assert_eq!(to_valid(b"{\"n\": 1.00e400 }"), "{\"n\":1.00e400}");
+    }
+
+    #[test]
+    fn numbers_that_many_readers_refuse_become_strings() {
+        let digits = "9".repeat(309);
+        let fraction = format!("0.{}", "9".repeat(5000));
+        for number in ["1.00e4", "-0", "1e-400", "1.7e308", &"9".repeat(308), &fraction] {
+            assert_eq!(to_valid(format!("[{number} ]").as_bytes()), format!("[{number}]"));
+        }
+        for number in ["1.00e400", "-1E+309", "1e99999999999999999999", &digits] {
+            let valid = to_valid(format!("[{number}]").as_bytes());
+            assert_eq!(serde_json::from_str::<Value>(&valid).unwrap(), json!([number]));
+        }
     }
 }

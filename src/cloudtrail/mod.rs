@@ -316,6 +316,9 @@ fn at_most(length: usize, limit: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::Deserializer as _;
+    use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+    use serde_json::value::RawValue;
     use serde_json::{Value, json};
 
     use super::testing::{any_value, gzip, respell, zstd};
@@ -489,6 +492,105 @@ mod tests {
                 let at = flip.0.index(packed.len());
                 packed[at] ^= flip.1;
                 read_in(&packed, &cuts, LIMITS);
+            }
+        }
+    }
+
+    /// The elements of every `Records` of a document, as `serde_json` delimits them; `None` if it takes no such document.
+    fn records_by_serde_json(text: &[u8]) -> Option<Vec<Bytes>> {
+        struct Document(Vec<Bytes>);
+
+        impl<'de> Visitor<'de> for Document {
+            type Value = Self;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a document with Records")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Self, A::Error> {
+                let mut any = false;
+                while let Some(name) = members.next_key::<String>()? {
+                    if name == RECORDS {
+                        let records = members.next_value::<Vec<&RawValue>>()?;
+                        self.0.extend(records.iter().map(|raw| Bytes::copy_from_slice(raw.get().as_bytes())));
+                        any = true;
+                    } else {
+                        members.next_value::<IgnoredAny>()?;
+                    }
+                }
+                if any { Ok(self) } else { Err(A::Error::missing_field(RECORDS)) }
+            }
+        }
+
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let document = reader.deserialize_map(Document(Vec::new())).ok()?;
+        reader.end().ok()?;
+        Some(document.0)
+    }
+
+    const RECORDS: &str = "Records";
+
+    /// A small document as text, with `Records` wherever and as often as chance has it.
+    fn any_text() -> impl Strategy<Value = String> {
+        let name = prop_oneof![
+            3 => Just("\"Records\"".to_owned()),
+            1 => Just(r#""R\u0065cord\u0073""#.to_owned()),
+            2 => prop::sample::select(vec!["\"\"", "\"records\"", r#""Records ""#, r#""a\"Records""#, r#""\ud800""#])
+                .prop_map(ToOwned::to_owned),
+        ];
+        let element = prop_oneof![
+            3 => any_value().prop_map(|value| json!({ "x]}\"": value }).to_string()),
+            1 => any_value().prop_map(|value| respell(&value)),
+            1 => prop::sample::select(vec!["{}", "[{}]", "null", "-1.5e400", r#""\u007d\\""#, r#"{"\ud800":"}"}"#])
+                .prop_map(ToOwned::to_owned),
+        ];
+        let space = || prop::sample::select(vec!["", " ", "\n", "\r\n\t "]);
+        let elements = prop::collection::vec((element.clone(), space()), 0..4).prop_map(|elements| {
+            let elements: Vec<_> =
+                elements.into_iter().map(|(element, space)| format!("{space}{element}{space}")).collect();
+            format!("[{}]", elements.join(","))
+        });
+        let value = prop_oneof![3 => elements, 1 => element];
+        prop::collection::vec((name, value, space()), 0..4).prop_map(|members| {
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(name, value, space)| format!("{space}{name}{space}:{space}{value}{space}"))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn a_text_cut_at_every_position_is_read_as_serde_json_reads_the_whole(
+            text in any_text(),
+            damage in prop::option::of((any::<prop::sample::Index>(), 0..2_usize, "[{}\\[\\]\",:\\\\ 1n]{0,2}")),
+        ) {
+            let mut text = text.into_bytes();
+            if let Some((at, removed, put)) = damage {
+                let at = at.index(text.len());
+                text.splice(at..at + removed, put.into_bytes());
+            }
+            let whole = read(&text);
+            if let Some(records) = records_by_serde_json(&text) {
+                prop_assert_eq!(&whole.ending, &Ok(()));
+                let objects = (0..).zip(records).filter(|(_, raw)| raw.starts_with(b"{"));
+                prop_assert_eq!(&whole.records, &objects.collect::<Vec<_>>());
+            }
+            let zipped = gzip(&text);
+            let from_zipped = read(&zipped);
+            prop_assert_eq!((&from_zipped.records, &from_zipped.ending), (&whole.records, &whole.ending));
+            for (object, whole) in [(&text, &whole), (&zipped, &from_zipped)] {
+                for first in 1..object.len() {
+                    let mut cut = read_in(object, &[first, object.len()], LIMITS);
+                    cut.progress = whole.progress;
+                    prop_assert_eq!(&cut, whole, "cut at {}", first);
+                }
+                let mut bytes = read_in(object, &[1], LIMITS);
+                bytes.progress = whole.progress;
+                prop_assert_eq!(&bytes, whole, "byte by byte");
             }
         }
     }

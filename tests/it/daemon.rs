@@ -143,6 +143,13 @@ impl Daemon {
         assert!(sent.success());
     }
 
+    /// The most memory that it had in use, in bytes. Only Linux tells.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
+        Some(kibibytes.parse::<u64>().ok()? * 1024)
+    }
+
     /// `kill -9`, and reaped.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
