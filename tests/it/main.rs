@@ -20,6 +20,10 @@ mod faults;
 mod observability;
 #[cfg(feature = "emulator")]
 mod process;
+#[cfg(feature = "emulator")]
+mod process_faults;
+#[cfg(feature = "emulator")]
+mod proxy;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;
