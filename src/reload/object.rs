@@ -434,7 +434,7 @@ mod tests {
     async fn a_text_that_was_cut_on_its_way_is_read_again() {
         let scene = Scene::start("1").await;
         let whole = rules("second");
-        scene.bucket.holds(&whole[..20], "2");
+        scene.bucket.holds(whole.split_at(20).0, "2");
         scene.looks(1).await;
         assert_eq!((scene.in_force().as_str(), scene.reloads()), ("first", (0, 1)));
         scene.bucket.holds(whole, "2");
