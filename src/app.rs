@@ -217,7 +217,9 @@ async fn check_failing(context: Context) {
                 Dependency::Objects => call("s3:HeadBucket", ports.objects.check()).await,
                 Dependency::Publisher if !waiting => call("sns:GetTopicAttributes", ports.publisher.check()).await,
                 Dependency::Store if !waiting => call("dynamodb:DescribeTable", ports.store.check()).await,
-                // The pollers find out by themselves.
+                Dependency::Queue if !waiting => {
+                    call("sqs:GetQueueAttributes", ports.queue.attributes()).await.map(|_| ())
+                }
                 Dependency::Queue | Dependency::Publisher | Dependency::Store => continue,
             };
             if answer.is_ok() {

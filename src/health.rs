@@ -220,21 +220,24 @@ impl Health {
     }
 
     /// A check worked while calls were failing. Ends the failure if no task is there to find out by its own call;
-    /// for objects it only says that the service answers, since one object can fail for ever.
-    pub fn checked(&self, dependency: Dependency) {
+    /// for objects it only says that the service answers, since one object can fail for ever. True if this ended a failure
+    /// of which the log spoke.
+    pub fn checked(&self, dependency: Dependency) -> bool {
         self.change(|state| {
             let Some(known) = state.known.get_mut(&dependency) else {
-                return;
+                return false;
             };
             known.reached = true;
             if known.retrying == 0 {
-                known.failure = None;
-            } else if dependency == Dependency::Objects
+                return known.failure.take().is_some_and(|failure| failure.told);
+            }
+            if dependency == Dependency::Objects
                 && let Some(failure) = &mut known.failure
             {
                 failure.reachable = true;
             }
-        });
+            false
+        })
     }
 
     /// Registers a task that repeats its call until it works.
@@ -411,10 +414,10 @@ impl Health {
         let answer = change(&mut state);
         let mut intake = Intake::Open;
         for (dependency, known) in &state.known {
-            self.metrics
-                .dependency_up
-                .with_label_values(&[dependency.name()])
-                .set(i64::from(known.reached && known.failure.is_none()));
+            if known.reached || known.failure.is_some() {
+                let up = known.reached && known.failure.is_none();
+                self.metrics.dependency_up.with_label_values(&[dependency.name()]).set(i64::from(up));
+            }
             intake = match (dependency, &known.failure) {
                 // The poller's own back-off is the pause for the queue.
                 (Dependency::Queue, _) | (_, None) => intake,

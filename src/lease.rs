@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::context::{CALL_DEADLINE, Context};
 use crate::env::{Phase, Stop};
+use crate::health::Dependency;
 use crate::ports::{Fault, PortError, Receipt, ReceivedMessage};
 use crate::retry::{Backoff, Interruption, call_for_message};
 
@@ -117,6 +118,7 @@ impl Heart {
     async fn beat(mut self) -> Option<LeaseEnd> {
         let mut pause = self.visibility / 3;
         let mut backoff = self.retries();
+        let mut retrying = None;
         loop {
             tokio::select! {
                 biased;
@@ -135,6 +137,9 @@ impl Heart {
             match answer.unwrap_or_else(|_| Err(PortError::timed_out(EXTENSION, self.deadline()))) {
                 Ok(()) => {
                     self.count("ok");
+                    if retrying.take().is_some() && self.context.health.checked(Dependency::Queue) {
+                        tracing::info!("visibilities can be extended again");
+                    }
                     backoff = self.retries();
                     pause = visibility / 3;
                 }
@@ -145,7 +150,12 @@ impl Heart {
                 }
                 Err(error) => {
                     self.count("failed");
-                    tracing::debug!(message.id = %self.message_id, %error, "cannot extend the visibility, will try again");
+                    retrying.get_or_insert_with(|| self.context.health.retrying(Dependency::Queue));
+                    if self.context.health.failed(Dependency::Queue, &error) {
+                        tracing::warn!(class = ?error.class, %error, "cannot extend the visibility of messages, will try again");
+                    } else {
+                        tracing::debug!(message.id = %self.message_id, %error, "cannot extend the visibility, will try again");
+                    }
                     pause = backoff.pause(&self.context.env.random);
                 }
             }

@@ -246,6 +246,8 @@ struct Reading<'a> {
     attempts: u32,
     /// When the last of those attempts failed.
     last_failure: Option<Instant>,
+    /// Whether others were read between that and the beginning of this attempt.
+    others_read: bool,
     backoff: Backoff,
 }
 
@@ -277,6 +279,7 @@ impl<'a> Reading<'a> {
             inline: false,
             attempts: 0,
             last_failure: None,
+            others_read: false,
             backoff: Backoff::default(),
         }
     }
@@ -336,6 +339,8 @@ impl<'a> Reading<'a> {
             if let Some(why) = lease.interruption() {
                 return Err(why.into());
             }
+            // Known before the attempt: one that hangs from an outage into its end proves nothing.
+            self.others_read = self.last_failure.is_some_and(|at| context.health.object_read_since(at));
             let opening = context.ports.objects.open(&self.request);
             let error = match call_for_message(&context.env.stop, "s3:GetObject", opening).await {
                 Ok(body) => {
@@ -393,10 +398,10 @@ impl<'a> Reading<'a> {
     /// Waits before the next attempt, unless this object has had enough of them while others could be read.
     async fn pause(&mut self, error: PortError) -> Result<(), Stumble> {
         let Reader { context, lease, .. } = self.reader;
-        let before = self.last_failure.replace(Instant::now());
+        self.last_failure = Some(Instant::now());
         self.attempts += 1;
         // Since the attempt before, not since the first: when an outage begins, others are still being read.
-        if self.attempts >= ATTEMPTS && before.is_some_and(|at| context.health.object_read_since(at)) {
+        if self.attempts >= ATTEMPTS && self.others_read {
             return Err(ObjectError::Alone(error).into());
         }
         tracing::debug!(%error, offset = self.request.start, "reading broke off, will be resumed");

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::context::Context;
 use crate::env::Phase;
-use crate::health::{Dependency, Intake};
+use crate::health::{Dependency, Intake, Retrying};
 use crate::lease::Lease;
 use crate::ports::{PortError, ReceivedMessage};
 use crate::retry::Backoff;
@@ -197,6 +197,7 @@ struct Failing {
     backoff: Option<Backoff>,
     count: u64,
     logged: Option<Instant>,
+    retrying: Option<Retrying>,
 }
 
 impl Failing {
@@ -204,6 +205,7 @@ impl Failing {
     fn failed(&mut self, context: &Context, error: &PortError) -> Duration {
         context.metrics.poll_errors.inc();
         context.health.failed(Dependency::Queue, error);
+        self.retrying.get_or_insert_with(|| context.health.retrying(Dependency::Queue));
         self.count += 1;
         if self.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             self.logged = Some(Instant::now());
@@ -215,9 +217,11 @@ impl Failing {
     }
 
     fn ended(&mut self, context: &Context) {
-        if context.health.succeeded(Dependency::Queue) && self.count > 0 {
-            tracing::info!(failures = self.count, "messages can be received again");
-        }
+        let failures = self.count;
         *self = Self { logged: self.logged, ..Self::default() };
+        // Deletes and extensions may go on failing.
+        if context.health.checked(Dependency::Queue) && failures > 0 {
+            tracing::info!(failures, "messages can be received again");
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::notification::{self, Notification, NotificationError};
 use crate::object::{ObjectError, Reader};
 use crate::ports::ReceivedMessage;
 use crate::retry::Interruption;
-use crate::settle::{Deleter, give_back};
+use crate::settle::{Deleter, give_back, release};
 
 /// Works on a message until it is deleted, given back, or no longer ours.
 pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage, visibility: Duration) {
@@ -36,7 +36,7 @@ pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage
                 leave(context, lease, &message, visibility, reason, &detail).await;
             }
             Err(Unread::Denied { detail }) => postpone(context, lease, &message, &detail).await,
-            Err(Unread::Interrupted(why)) => interrupted(context, lease, why).await,
+            Err(Unread::Interrupted(why)) => release(context, lease, why).await,
         }
     }
     .instrument(span)
@@ -160,19 +160,6 @@ async fn postpone(context: &Context, lease: Lease, message: &ReceivedMessage, de
     let delay = denied_delay(message.receive_count);
     tracing::warn!(detail, delay_seconds = delay.as_secs(), "message put off until its bucket can be read");
     give_back(context, lease, delay).await;
-}
-
-async fn interrupted(context: &Context, lease: Lease, why: Interruption) {
-    let reason = match why {
-        Interruption::Stopping => "stop",
-        Interruption::LeaseExpired => "expired",
-        Interruption::LeaseLost => {
-            tracing::debug!("work on the message ends: it is no longer ours");
-            return;
-        }
-    };
-    context.metrics.messages_released.with_label_values(&[reason]).inc();
-    give_back(context, lease, Duration::ZERO).await;
 }
 
 /// How long a message waits whose bucket denies everything: 1, 2, 4, then 8 hours, so that it is not on the dead-letter

@@ -2,7 +2,7 @@
 
 locals {
   alarm_topics = compact([
-    var.alarm_topic_arn == null ? aws_sns_topic.alerts.arn : var.alarm_topic_arn,
+    var.alarm_topic == null ? aws_sns_topic.alerts.arn : var.alarm_topic,
     local.chat ? aws_sns_topic.chat[0].arn : null,
   ])
 
@@ -108,8 +108,9 @@ resource "aws_cloudwatch_metric_alarm" "alerts_undelivered" {
   ok_actions          = local.alarm_topics
 }
 
-# A trail of any account in use delivers every five minutes, and a digest every hour even without calls. Silence means that logging was stopped, or that the way to the
-# queue is broken. What EventBridge sends of calls is taken off: it must not hide that log files are missing.
+# A trail of any account in use delivers every five minutes; where log files are encrypted with KMS, reading one is a call that
+# the next one records. Silence means that logging was stopped, or that the way to the queue is broken. What EventBridge sends of
+# calls is taken off: it must not hide that log files are missing. Digests do not count (bucket.tf), except those of an organization.
 resource "aws_cloudwatch_metric_alarm" "no_logs" {
   alarm_name          = "${local.name}-no-logs"
   alarm_description   = "No log file was announced for an hour: is the trail logging, and does its bucket reach the queue?"

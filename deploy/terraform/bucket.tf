@@ -24,8 +24,9 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "logs" {
   bucket = aws_s3_bucket.logs[0].id
 
   rule {
-    # The key of a bucket saves most calls to KMS.
-    bucket_key_enabled = var.log_kms
+    # Without a bucket key: with one, CloudTrail would need kms:Decrypt as well, and S3 would name the bucket, not the trail, as
+    # the context that the key's policy asks for.
+    bucket_key_enabled = false
 
     apply_server_side_encryption_by_default {
       sse_algorithm     = var.log_kms ? "aws:kms" : "AES256"
@@ -84,9 +85,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "logs" {
       }
     }
 
-    # CloudTrail never overwrites: another version is a sign of tampering, kept for an investigation.
+    # What expired above, or was overwritten or deleted, which CloudTrail never does: a month to notice it.
     noncurrent_version_expiration {
-      noncurrent_days = 365
+      noncurrent_days = 30
     }
 
     abort_incomplete_multipart_upload {
@@ -174,18 +175,22 @@ resource "aws_s3_bucket_policy" "logs" {
   depends_on = [aws_s3_bucket_public_access_block.logs]
 }
 
-# Log files only: digests and what else lies there would only be acknowledged. AWSLogs/.../CloudTrail/... cannot be told
-# from .../CloudTrail-Digest/... by a prefix, and both end in .json.gz: trailhound passes digests over.
+# Log files and insights, not digests: these come every hour even where no log file does, and would hide that from the alarm
+# "no-logs". An organization's keys cannot be told apart by a prefix; trailhound passes its digests over.
 resource "aws_s3_bucket_notification" "logs" {
   count = var.create_trail ? 1 : 0
 
   bucket = aws_s3_bucket.logs[0].id
 
-  queue {
-    queue_arn     = aws_sqs_queue.events.arn
-    events        = ["s3:ObjectCreated:*"]
-    filter_prefix = "AWSLogs/"
-    filter_suffix = ".json.gz"
+  dynamic "queue" {
+    for_each = var.is_organization_trail ? ["AWSLogs/"] : [for it in ["CloudTrail", "CloudTrail-Insight"] : "AWSLogs/${local.account}/${it}/"]
+
+    content {
+      queue_arn     = aws_sqs_queue.events.arn
+      events        = ["s3:ObjectCreated:*"]
+      filter_prefix = queue.value
+      filter_suffix = ".json.gz"
+    }
   }
 
   # S3 sends a test message when this is made.

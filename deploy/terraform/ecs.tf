@@ -64,6 +64,15 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
 }
 
 locals {
+  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
+  fargate_memory = {
+    "256"  = [512, 1024, 2048]
+    "512"  = [for gib in range(1, 5) : gib * 1024]
+    "1024" = [for gib in range(2, 9) : gib * 1024]
+    "2048" = [for gib in range(4, 17) : gib * 1024]
+    "4096" = [for gib in range(8, 31) : gib * 1024]
+  }
+
   image = var.image != null ? var.image : "${aws_ecr_repository.this[0].repository_url}:${var.image_tag == null ? "missing" : var.image_tag}"
 
   # docs/configuration.md explains each. tests/terraform holds them to what `trailhound config` takes.
@@ -192,6 +201,11 @@ resource "aws_ecs_task_definition" "this" {
     }
 
     precondition {
+      condition     = contains(local.fargate_memory[tostring(var.task_cpu)], var.task_memory)
+      error_message = "Fargate has no task of ${var.task_cpu} CPU units and ${var.task_memory} MiB; with this task_cpu, task_memory is one of ${join(", ", local.fargate_memory[tostring(var.task_cpu)])}."
+    }
+
+    precondition {
       condition     = var.max_tasks >= var.min_tasks
       error_message = "max_tasks is below min_tasks."
     }
@@ -206,7 +220,9 @@ resource "aws_ecs_service" "this" {
   platform_version       = "LATEST"
   propagate_tags         = "SERVICE"
   enable_execute_command = false
-  wait_for_steady_state  = true
+  # ECS changes use_spot only with a new deployment.
+  force_new_deployment  = true
+  wait_for_steady_state = true
 
   # The new task is healthy before the old one stops. Two at once share the queue; no event is alerted twice.
   deployment_minimum_healthy_percent = 100
@@ -238,6 +254,7 @@ resource "aws_ecs_service" "this" {
     aws_ecs_cluster_capacity_providers.this,
     aws_iam_role_policy.execution,
     aws_iam_role_policy.task,
+    aws_s3_object.rules,
     aws_route_table_association.this,
     aws_vpc_endpoint.dynamodb,
     aws_vpc_endpoint.interface,

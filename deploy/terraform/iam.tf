@@ -199,7 +199,8 @@ resource "aws_iam_role_policy" "task" {
   policy = data.aws_iam_policy_document.task.json
 }
 
-# The operator role: the tools of the command line (dlq, events, replay to the queue, doctor).
+# The operator role: what docs/operations.md does with the AWS command line, and trailhound's own tools for it as they come
+# (dlq, events, replay to the queue, doctor).
 
 data "aws_iam_policy_document" "assume_operator" {
   count = length(var.operator_principal_arns) > 0 ? 1 : 0
@@ -305,7 +306,20 @@ data "aws_iam_policy_document" "operator" {
   # All of these read what is encrypted; sending to an encrypted queue needs a data key.
   statement {
     sid       = "Key"
-    actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"]
+    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    resources = distinct(compact([local.kms_key_arn, local.logs_key_arn]))
+
+    condition {
+      test     = "StringLike"
+      variable = "kms:ViaService"
+      values   = [for it in ["dynamodb", "s3", "sqs"] : "${it}.*.${data.aws_partition.current.dns_suffix}"]
+    }
+  }
+
+  # doctor: is the key there and enabled?
+  statement {
+    sid       = "KeyState"
+    actions   = ["kms:DescribeKey"]
     resources = distinct(compact([local.kms_key_arn, local.logs_key_arn]))
   }
 }

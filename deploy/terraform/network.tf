@@ -5,6 +5,9 @@ data "aws_availability_zones" "current" {
 
   state = "available"
 
+  # Fargate runs no ARM64 tasks in the first, and no tasks at all in the others.
+  exclude_zone_ids = ["use1-az3", "usw1-az2", "apne1-az3"]
+
   filter {
     name   = "zone-type"
     values = ["availability-zone"]

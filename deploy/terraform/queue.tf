@@ -134,6 +134,28 @@ resource "aws_sqs_queue_policy" "events" {
 }
 
 data "aws_iam_policy_document" "dead" {
+  # EventBridge leaves here what it could not deliver to the queue.
+  dynamic "statement" {
+    for_each = local.from_eventbridge ? [1] : []
+
+    content {
+      sid       = "EventBridge"
+      actions   = ["sqs:SendMessage"]
+      resources = [aws_sqs_queue.dead.arn]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
+      }
+
+      condition {
+        test     = "ArnEquals"
+        variable = "aws:SourceArn"
+        values   = aws_cloudwatch_event_rule.objects[*].arn
+      }
+    }
+  }
+
   # Nobody sends or receives without TLS. SQS itself moves messages here: that needs no statement.
   statement {
     sid       = "TlsOnly"
@@ -172,7 +194,8 @@ resource "aws_cloudwatch_event_rule" "objects" {
     "detail-type" = ["Object Created"]
     detail = {
       bucket = { name = [var.existing_bucket_name] }
-      object = { key = [{ suffix = ".json.gz" }] }
+      # Not the digests: see bucket.tf.
+      object = { key = [{ wildcard = "*/CloudTrail/*.json.gz" }, { wildcard = "*/CloudTrail-Insight/*.json.gz" }] }
     }
   })
 }
@@ -183,6 +206,11 @@ resource "aws_cloudwatch_event_target" "objects" {
   rule      = aws_cloudwatch_event_rule.objects[0].name
   target_id = "queue"
   arn       = aws_sqs_queue.events.arn
+
+  # What EventBridge cannot deliver for a day: nothing else would tell of that file.
+  dead_letter_config {
+    arn = aws_sqs_queue.dead.arn
+  }
 }
 
 resource "aws_sns_topic_subscription" "trail" {

@@ -4,9 +4,9 @@ resource "aws_sns_topic" "alerts" {
 }
 
 data "aws_iam_policy_document" "alerts" {
-  # Alarms go here too, unless alarm_topic_arn names another topic. The task role publishes by its own policy (iam.tf).
+  # Alarms go here too, unless alarm_topic names another topic. The task role publishes by its own policy (iam.tf).
   dynamic "statement" {
-    for_each = var.alarm_topic_arn == null ? [1] : []
+    for_each = var.alarm_topic == null ? [1] : []
 
     content {
       sid       = "Alarms"

@@ -83,7 +83,7 @@ variable "log_kms" {
 }
 
 variable "log_expiration_days" {
-  description = "After how many days log objects are deleted; 0: never."
+  description = "After how many days log objects expire; 0: never. Expired versions are kept for 30 days more."
   type        = number
   default     = 365
 
@@ -170,8 +170,8 @@ variable "alert_email" {
   }
 }
 
-variable "alarm_topic_arn" {
-  description = "The topic that CloudWatch alarms go to. Not set: the alerts topic."
+variable "alarm_topic" {
+  description = "The ARN of the topic that CloudWatch alarms go to. Not set: the alerts topic, which then cannot tell that it fails itself."
   type        = string
   default     = null
 }
@@ -396,8 +396,8 @@ variable "vpc_cidr" {
   default     = "10.93.0.0/24"
 
   validation {
-    condition     = can(cidrsubnet(var.vpc_cidr, 3, 0)) && can(regex("/(1[6-9]|2[0-5])$", var.vpc_cidr))
-    error_message = "vpc_cidr is a network of /16 to /25, such as 10.93.0.0/24."
+    condition     = can(cidrsubnet(var.vpc_cidr, 3, 0)) && can(regex("/(1[6-9]|2[0-4])$", var.vpc_cidr))
+    error_message = "vpc_cidr is a network of /16 to /24, such as 10.93.0.0/24."
   }
 }
 

@@ -3,6 +3,7 @@
 //! The SDK signs, sends and times out; it does not retry. Every error is classified in `errors`, every call is counted
 //! and timed by `Meter`.
 
+mod credentials;
 mod dynamodb;
 mod errors;
 mod s3;
@@ -23,6 +24,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider, StalledStreamPr
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use self::credentials::Fresh;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError, Ports};
 
@@ -64,6 +66,8 @@ pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_TIMEOUT).build())
         .load()
         .await;
+    let credentials = SharedCredentialsProvider::new(Fresh::of_the_process(sdk.region().cloned()));
+    let sdk = sdk.into_builder().credentials_provider(credentials).build();
     let own_s3 =
         sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
     ports(&sdk, own_s3, settings, metrics)

@@ -82,47 +82,51 @@ async fn daemon(
     let printer = Printer::start(&config.emf, Arc::clone(&metrics), clock)
         .map_err(|error| Failure::at("cannot print metrics (emf.enabled)", error))?;
 
-    let settings = aws::Settings {
-        queue_url: config.queue.url.clone(),
-        topic_arn: config.alerting.topic_arn.clone(),
-        table: config.store.table.clone(),
-        allowed_buckets: config.source.allowed_buckets.clone(),
-    };
-    let ports = tokio::select! {
-        biased;
-        () = stop.reached(Phase::Draining) => return Ok(()),
-        ports = aws::connect(&settings, Arc::clone(&metrics)) => ports,
-    };
-    let tasks = TaskRoot::new();
-    let env = Env {
-        clock,
-        random: Random::from_entropy(),
-        tasks: tasks.spawner(),
-        compute: Compute::pool(config.pipeline.decoders),
-        stop,
-    };
-    if let RulePath::Object(object) = &config.rules.path {
-        let objects = &*ports.objects;
-        let lists = config.rule_lists();
-        let loading = Loading { objects, env: &env, metrics: &metrics, health: &health, lists };
-        tokio::select! {
+    let done = async {
+        let settings = aws::Settings {
+            queue_url: config.queue.url.clone(),
+            topic_arn: config.alerting.topic_arn.clone(),
+            table: config.store.table.clone(),
+            allowed_buckets: config.source.allowed_buckets.clone(),
+        };
+        let ports = tokio::select! {
             biased;
-            () = env.stop.reached(Phase::Draining) => return Ok(()),
-            rules = loading.first(object) => drop(loaded.set(rules?)),
+            () = stop.reached(Phase::Draining) => return Ok(()),
+            ports = aws::connect(&settings, Arc::clone(&metrics)) => ports,
+        };
+        let tasks = TaskRoot::new();
+        let env = Env {
+            clock,
+            random: Random::from_entropy(),
+            tasks: tasks.spawner(),
+            compute: Compute::pool(config.pipeline.decoders),
+            stop,
+        };
+        if let RulePath::Object(object) = &config.rules.path {
+            let objects = &*ports.objects;
+            let lists = config.rule_lists();
+            let loading = Loading { objects, env: &env, metrics: &metrics, health: &health, lists };
+            tokio::select! {
+                biased;
+                () = env.stop.reached(Phase::Draining) => return Ok(()),
+                rules = loading.first(object) => drop(loaded.set(rules?)),
+            }
         }
+        let Some(rules) = loaded.get().cloned() else {
+            return Err(Failure::Rules(LoadError::Bug));
+        };
+        signals.reload(rules.clone(), clock);
+        let daemon = Daemon { config: Arc::new(config), rules, metrics, health, stop: stop_handle };
+        app::run(ports, env, daemon).await;
+        Ok(())
     }
-    let Some(rules) = loaded.get().cloned() else {
-        return Err(Failure::Rules(LoadError::Bug));
-    };
-    signals.reload(rules.clone(), clock);
-    let daemon = Daemon { config: Arc::new(config), rules, metrics, health, stop: stop_handle };
-    app::run(ports, env, daemon).await;
+    .await;
     if let Some(printer) = printer {
         printer.stop().await;
     }
     // Probes and scrapes are answered until here.
     drop(admin);
-    Ok(())
+    done
 }
 
 fn listen(address: SocketAddr, origins: &Origins) -> Result<TcpListener, Failure> {

@@ -77,7 +77,7 @@ metrics! {
         pub messages_left: IntCounterVec["reason" = LEFT] => "messages_left_total",
         /// Parts of messages acknowledged without being read, by reason.
         pub messages_ignored: IntCounterVec["reason" = Ignored::ALL.map(Ignored::reason)] => "messages_ignored_total",
-        /// Deletes that failed after every retry, or whose receipt was lost; the message is redelivered, which is harmless.
+        /// Delivered messages that eight attempts could not delete, or that were no longer held; they are held and tried again as long as they can be, and a redelivery is harmless.
         pub message_delete_failures: IntCounter => "message_delete_failures_total",
         /// Messages in work.
         pub messages_in_flight: IntGauge => "messages_in_flight",
@@ -93,8 +93,8 @@ metrics! {
         pub poll_last_timestamp: Gauge => "poll_last_timestamp_seconds",
         /// 1 while intake is paused because a dependency is failing.
         pub intake_paused: IntGauge => "intake_paused",
-        /// 1 for each dependency that answered its last call, by dependency.
-        pub dependency_up: IntGaugeVec["dependency" = ["queue", "objects", "publisher", "store"]] => "dependency_up",
+        /// 1 for each dependency that answered its last call, 0 for one that did not, by dependency; nothing before the first call.
+        pub dependency_up: IntGaugeVec["dependency"] => "dependency_up",
         /// Messages in the queue, by state (`visible`, `in_flight`, `delayed`), as SQS approximates them.
         pub queue_messages: IntGaugeVec["state" = ["visible", "in_flight", "delayed"]] => "queue_messages",
 

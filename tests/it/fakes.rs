@@ -2,8 +2,10 @@
 //! adapters (`contract.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,14 +37,84 @@ pub enum Trouble {
     DieBefore,
     /// The process that called dies when the call did its work.
     DieAfter,
+    /// It does its work and is answered; the process that called dies when every task that can run had so many turns.
+    DieSoon(u32),
+    /// Batches only: the entries whose bit is set fail, and only they.
+    FailEntries(u32),
     /// Objects only: the body breaks off after so many bytes.
     Break(u64),
+    /// Objects only: the body stands still after so many bytes.
+    Stall(u64),
+    /// Objects only: the body ends after so many bytes, as if that were all.
+    Cut(u64),
 }
+
+impl Trouble {
+    fn loses_the_answer(&self) -> bool {
+        matches!(self, Self::LoseAnswer | Self::HangAfter | Self::DieAfter)
+    }
+}
+
+/// What a witness of a world sees, as it happens.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A call begins; of a receive, how many messages it asks for.
+    Began {
+        operation: &'static str,
+        max: usize,
+    },
+    /// Trouble comes over a call about these receipts, object keys, event or alert ids.
+    Troubled {
+        operation: &'static str,
+        subjects: &'a [String],
+        trouble: &'a Trouble,
+    },
+    /// A call is answered; `ok` also where the answer is that something is denied or missing.
+    Ended {
+        operation: &'static str,
+        ok: bool,
+    },
+    Received {
+        message: &'a str,
+        receipt: &'a str,
+    },
+    /// A message that was received and not given back is visible again.
+    Lapsed {
+        receipt: &'a str,
+    },
+    VisibilityChanged {
+        receipt: &'a str,
+        delay: Duration,
+    },
+    /// A message is about to be deleted.
+    Deleting {
+        message: &'a str,
+        receipt: &'a str,
+    },
+    /// An item is about to be stored, or looked at.
+    Recording {
+        item: &'a StoredItem,
+    },
+    /// An alert is about to be accepted.
+    Accepting {
+        alert: &'a Outbound,
+        document: &'a serde_json::Value,
+    },
+    Marked {
+        alert_id: &'a str,
+    },
+    /// What these receipts or alert ids stand for was done, and whoever called never learns of it.
+    AnswerLost {
+        subjects: &'a [String],
+    },
+    Died,
+}
+
+/// Sees what each process, by its number, does in a world. It may lock anything of the world.
+pub type Witness = Box<dyn FnMut(&World, u64, Seen<'_>) + Send>;
 
 /// Decides about each call by its operation, such as `sns:Publish`.
 pub type Troubles = Box<dyn FnMut(&'static str) -> Option<Trouble> + Send>;
-
-pub type OnDelete = Box<dyn FnMut(&World, &str) + Send>;
 
 #[derive(Debug)]
 pub struct QueuedMessage {
@@ -52,6 +124,8 @@ pub struct QueuedMessage {
     pub receive_count: u32,
     pub receipt: Option<String>,
     pub received_at: Option<Instant>,
+    /// Whether somebody received it and its visibility was not set otherwise since.
+    pub held: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,8 +171,7 @@ pub struct World {
     pub topic: Mutex<Vec<Accepted>>,
     pub troubles: Mutex<Troubles>,
     pub trace: Mutex<Vec<String>>,
-    /// Called with the id of each message that is deleted, before it is.
-    pub on_delete: Mutex<OnDelete>,
+    pub witness: Mutex<Witness>,
     pub visibility: Duration,
     pub max_receive_count: u32,
     /// How to kill each process, by its number.
@@ -106,6 +179,7 @@ pub struct World {
     processes: AtomicU64,
     random: Mutex<fastrand::Rng>,
     arrived: Notify,
+    began: Instant,
 }
 
 type Kill = Box<dyn FnOnce() + Send>;
@@ -124,27 +198,59 @@ impl World {
             topic: Mutex::default(),
             troubles: Mutex::new(Box::new(|_| None)),
             trace: Mutex::default(),
-            on_delete: Mutex::new(Box::new(|_, _| ())),
+            witness: Mutex::new(Box::new(|_, _, _| ())),
             visibility,
             max_receive_count,
             kills: Mutex::default(),
             processes: AtomicU64::new(0),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             arrived: Notify::new(),
+            began: Instant::now(),
         })
     }
 
     /// The ports of a new process.
     pub fn ports(self: &Arc<Self>) -> Ports {
-        self.ports_of(|| ())
+        self.ports_of(|| ()).1
     }
 
-    /// The ports of a new process, which `kill` kills.
-    pub fn ports_of(self: &Arc<Self>, kill: impl FnOnce() + Send + 'static) -> Ports {
+    /// The number of a new process, which `kill` kills, and its ports.
+    pub fn ports_of(self: &Arc<Self>, kill: impl FnOnce() + Send + 'static) -> (u64, Ports) {
         let process = self.processes.fetch_add(1, Ordering::Relaxed);
         lock(&self.kills).insert(process, Box::new(kill));
         let fake = Arc::new(Fake(Arc::clone(self), process));
-        Ports { queue: fake.clone(), objects: fake.clone(), publisher: fake.clone(), store: fake }
+        (process, Ports { queue: fake.clone(), objects: fake.clone(), publisher: fake.clone(), store: fake })
+    }
+
+    /// Kills a process where it stands.
+    pub fn kill(&self, process: u64) {
+        let kill = lock(&self.kills).remove(&process);
+        if let Some(kill) = kill {
+            kill();
+            self.note(format!("process {process} dies"));
+            self.saw(process, Seen::Died);
+        }
+    }
+
+    fn saw(&self, process: u64, seen: Seen<'_>) {
+        lock(&self.witness)(self, process, seen);
+    }
+
+    /// Makes held messages visible, as if their leases had run out: the one received longest ago, or every one. Gives
+    /// their receipts.
+    pub fn end_leases(&self, every: bool) -> Vec<String> {
+        let now = Instant::now();
+        let mut queue = lock(&self.queue);
+        let mut held: Vec<_> = queue.messages.iter_mut().filter(|it| it.held && it.visible_at > now).collect();
+        held.sort_by_key(|it| it.received_at);
+        let mut receipts = Vec::new();
+        for message in held.into_iter().take(if every { usize::MAX } else { 1 }) {
+            message.visible_at = now;
+            receipts.extend(message.receipt.clone());
+        }
+        drop(queue);
+        self.arrived.notify_waiters();
+        receipts
     }
 
     pub fn trouble(&self, troubles: impl FnMut(&'static str) -> Option<Trouble> + Send + 'static) {
@@ -162,6 +268,7 @@ impl World {
             receive_count: 0,
             receipt: None,
             received_at: None,
+            held: false,
         });
         drop(queue);
         self.arrived.notify_waiters();
@@ -174,8 +281,14 @@ impl World {
         lock(&self.objects).insert((bucket.to_owned(), key.to_owned()), StoredObject { bytes, etag, breaks: None });
     }
 
-    pub fn note(&self, line: impl Into<String>) {
-        lock(&self.trace).push(line.into());
+    /// Since the world began.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub fn note(&self, line: impl std::fmt::Display) {
+        let at = self.began.elapsed().as_secs_f64();
+        lock(&self.trace).push(format!("{at:10.3} {line}"));
     }
 }
 
@@ -191,17 +304,25 @@ fn lost(operation: &'static str) -> PortError {
 struct Fake(Arc<World>, u64);
 
 impl Fake {
+    fn saw(&self, seen: Seen<'_>) {
+        self.0.saw(self.1, seen);
+    }
+
     /// A few milliseconds, so that calls interleave.
-    async fn begin(&self, operation: &'static str) -> Result<Option<Trouble>, PortError> {
-        let Self(world, _) = self;
+    async fn begin(&self, operation: &'static str, subjects: &[String]) -> Result<Option<Trouble>, PortError> {
+        let Self(world, process) = self;
         let latency = lock(&world.random).u64(1..20);
         sleep(Duration::from_millis(latency)).await;
         let trouble = lock(&world.troubles)(operation);
         if let Some(trouble) = &trouble {
-            world.note(format!("{operation}: {trouble:?}"));
+            world.note(format!("{process} {operation}: {trouble:?}"));
+            self.saw(Seen::Troubled { operation, subjects, trouble });
         }
         match trouble {
-            Some(Trouble::Fail(class, fault)) => Err(error(class, fault, operation)),
+            Some(Trouble::Fail(class, fault)) => {
+                self.saw(Seen::Ended { operation, ok: false });
+                Err(error(class, fault, operation))
+            }
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::DieBefore) => self.die().await,
             Some(Trouble::Slow(delay)) => {
@@ -214,26 +335,51 @@ impl Fake {
 
     async fn end<T>(&self, trouble: Option<&Trouble>, operation: &'static str, value: T) -> Result<T, PortError> {
         match trouble {
-            Some(Trouble::LoseAnswer) => Err(lost(operation)),
+            Some(Trouble::LoseAnswer) => {
+                self.saw(Seen::Ended { operation, ok: false });
+                return Err(lost(operation));
+            }
             Some(Trouble::HangAfter) => std::future::pending().await,
             Some(Trouble::DieAfter) => self.die().await,
-            _ => Ok(value),
+            Some(Trouble::DieSoon(turns)) => {
+                let (world, process, turns) = (Arc::clone(&self.0), self.1, Turns(*turns));
+                tokio::spawn(async move {
+                    turns.await;
+                    world.kill(process);
+                });
+            }
+            _ => {}
         }
+        self.saw(Seen::Ended { operation, ok: true });
+        Ok(value)
     }
 
     async fn die<T>(&self) -> T {
-        let kill = lock(&self.0.kills).remove(&self.1);
-        if let Some(kill) = kill {
-            kill();
-        }
+        self.0.kill(self.1);
         std::future::pending().await
+    }
+}
+
+/// Lets every task that can run have a turn, so many times.
+struct Turns(u32);
+
+impl Future for Turns {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<()> {
+        if self.0 == 0 {
+            return Poll::Ready(());
+        }
+        self.0 -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
 #[async_trait]
 impl MessageQueue for Fake {
     async fn attributes(&self) -> Result<QueueAttributes, PortError> {
-        let trouble = self.begin("sqs:GetQueueAttributes").await?;
+        let trouble = self.begin("sqs:GetQueueAttributes", &[]).await?;
         let attributes = {
             let queue = lock(&self.0.queue);
             let now = Instant::now();
@@ -255,48 +401,22 @@ impl MessageQueue for Fake {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError> {
-        let world = &self.0;
-        let trouble = self.begin("sqs:ReceiveMessage").await?;
+        let (world, operation) = (&self.0, "sqs:ReceiveMessage");
+        self.saw(Seen::Began { operation, max });
+        let trouble = self.begin(operation, &[]).await?;
         let deadline = Instant::now() + wait;
         loop {
             let arrived = world.arrived.notified();
-            let (received, next) = {
-                let mut queue = lock(&world.queue);
-                let now = Instant::now();
-                let (dead, mut alive): (Vec<_>, Vec<_>) = std::mem::take(&mut queue.messages)
-                    .into_iter()
-                    .partition(|it| it.visible_at <= now && it.receive_count >= world.max_receive_count);
-                for message in &dead {
-                    world.note(format!("{} is dead", message.id));
-                }
-                queue.dead.extend(dead);
-                let mut received = Vec::new();
-                for message in alive.iter_mut().filter(|it| it.visible_at <= now).take(max) {
-                    message.receive_count += 1;
-                    message.visible_at = now + visibility;
-                    message.received_at = Some(now);
-                    let receipt = format!("{}/{}", message.id, message.receive_count);
-                    message.receipt = Some(receipt.clone());
-                    world.note(format!("{receipt} received"));
-                    received.push(ReceivedMessage {
-                        message_id: message.id.clone(),
-                        receipt: Receipt(receipt),
-                        body: message.body.clone(),
-                        receive_count: message.receive_count,
-                        sent_at: None,
-                    });
-                }
-                let in_flight = alive.iter().filter(|it| it.visible_at > now).count();
-                queue.most_in_flight = queue.most_in_flight.max(in_flight);
-                let next = alive.iter().map(|it| it.visible_at).min();
-                queue.messages = alive;
-                (received, next)
-            };
+            let (received, next) = self.take(max, visibility);
             if !received.is_empty() || Instant::now() >= deadline {
+                if trouble.as_ref().is_some_and(Trouble::loses_the_answer) {
+                    let subjects: Vec<_> = received.iter().map(|it| it.receipt.0.clone()).collect();
+                    self.saw(Seen::AnswerLost { subjects: &subjects });
+                }
                 // On its way back: whoever drops the call now has received what nobody holds.
                 let latency = lock(&world.random).u64(1..20);
                 sleep(Duration::from_millis(latency)).await;
-                return self.end(trouble.as_ref(), "sqs:ReceiveMessage", received).await;
+                return self.end(trouble.as_ref(), operation, received).await;
             }
             tokio::select! {
                 biased;
@@ -308,22 +428,35 @@ impl MessageQueue for Fake {
 
     async fn change_visibility(&self, receipt: &Receipt, visibility: Duration) -> Result<(), PortError> {
         let operation = "sqs:ChangeMessageVisibility";
-        let trouble = self.begin(operation).await?;
-        {
+        let trouble = self.begin(operation, std::slice::from_ref(&receipt.0)).await?;
+        let (changed, lapsed) = {
             let mut queue = lock(&self.0.queue);
             let now = Instant::now();
-            let message = queue
-                .messages
-                .iter_mut()
-                .find(|it| it.receipt.as_deref() == Some(receipt.0.as_str()) && it.visible_at > now)
-                .ok_or_else(|| error(ErrorClass::Permanent, Fault::LeaseLost, operation))?;
-            message.visible_at = now + visibility;
-            if message.received_at.is_some_and(|at| message.visible_at > at + Duration::from_secs(12 * 3600)) {
-                return Err(error(ErrorClass::Permanent, Fault::Invalid, operation));
+            let message = queue.messages.iter_mut().find(|it| it.receipt.as_deref() == Some(receipt.0.as_str()));
+            match message {
+                Some(message) if message.visible_at > now => {
+                    let longest = message.received_at.map(|at| at + Duration::from_secs(12 * 3600));
+                    if longest.is_some_and(|longest| now + visibility > longest) {
+                        (Err(Fault::Invalid), false)
+                    } else {
+                        message.visible_at = now + visibility;
+                        message.held = !visibility.is_zero();
+                        (Ok(()), false)
+                    }
+                }
+                other => (Err(Fault::LeaseLost), other.is_some_and(|it| std::mem::take(&mut it.held))),
             }
+        };
+        if lapsed {
+            self.saw(Seen::Lapsed { receipt: &receipt.0 });
         }
+        if let Err(fault) = changed {
+            self.saw(Seen::Ended { operation, ok: true });
+            return Err(error(ErrorClass::Permanent, fault, operation));
+        }
+        self.saw(Seen::VisibilityChanged { receipt: &receipt.0, delay: visibility });
         if visibility.is_zero() {
-            self.0.note(format!("{} given back", receipt.0));
+            self.0.note(format!("{} {} given back", self.1, receipt.0));
             self.0.arrived.notify_waiters();
         }
         self.end(trouble.as_ref(), operation, ()).await
@@ -332,36 +465,138 @@ impl MessageQueue for Fake {
     async fn delete(&self, delivered: &[Delivered]) -> Result<Vec<Result<(), PortError>>, PortError> {
         let operation = "sqs:DeleteMessageBatch";
         assert!(!delivered.is_empty() && delivered.len() <= 10, "SQS deletes one to ten messages at once");
-        let trouble = self.begin(operation).await?;
-        for one in delivered {
+        let receipts: Vec<_> = delivered.iter().map(|it| it.receipt().0.clone()).collect();
+        let trouble = self.begin(operation, &receipts).await?;
+        let mut results = Vec::new();
+        for (entry, one) in delivered.iter().enumerate() {
+            if fails(trouble.as_ref(), entry) {
+                results.push(Err(lost(operation)));
+                continue;
+            }
+            results.push(Ok(()));
             let there = lock(&self.0.queue)
                 .messages
                 .iter()
                 .position(|it| it.receipt.as_deref() == Some(one.receipt().0.as_str()));
             if there.is_some() {
-                let mut check = std::mem::replace(&mut *lock(&self.0.on_delete), Box::new(|_, _| ()));
-                check(&self.0, one.message_id());
-                *lock(&self.0.on_delete) = check;
+                self.saw(Seen::Deleting { message: one.message_id(), receipt: &one.receipt().0 });
                 let mut queue = lock(&self.0.queue);
                 if let Some(at) = queue.messages.iter().position(|it| it.id == one.message_id()) {
                     let message = queue.messages.remove(at);
                     queue.most_receives = queue.most_receives.max(message.receive_count);
                     queue.deleted.push(message.id);
                 }
-                self.0.note(format!("{} deleted", one.receipt().0));
+                self.0.note(format!("{} {} deleted", self.1, one.receipt().0));
             }
         }
-        self.end(trouble.as_ref(), operation, delivered.iter().map(|_| Ok(())).collect()).await
+        self.end(trouble.as_ref(), operation, results).await
     }
+}
+
+impl Fake {
+    /// Receives what is visible, and moves to the dead-letter queue what was received too often. Gives also when the
+    /// next message will be visible.
+    fn take(&self, max: usize, visibility: Duration) -> (Vec<ReceivedMessage>, Option<Instant>) {
+        let world = &self.0;
+        let now = Instant::now();
+        let (mut received, mut lapsed) = (Vec::new(), Vec::new());
+        let mut queue = lock(&world.queue);
+        for message in std::mem::take(&mut queue.messages) {
+            let visible = message.visible_at <= now;
+            let dies = visible && message.receive_count >= world.max_receive_count;
+            let mut message = message;
+            if dies || (visible && received.len() < max) {
+                lapsed.extend(message.receipt.clone().filter(|_| message.held));
+            }
+            if dies {
+                world.note(format!("{} is dead", message.id));
+                queue.dead.push(message);
+                continue;
+            }
+            if visible && received.len() < max {
+                message.receive_count += 1;
+                message.visible_at = now + visibility;
+                message.received_at = Some(now);
+                message.held = true;
+                let receipt = format!("{}/{}", message.id, message.receive_count);
+                message.receipt = Some(receipt.clone());
+                world.note(format!("{} {receipt} received", self.1));
+                received.push(ReceivedMessage {
+                    message_id: message.id.clone(),
+                    receipt: Receipt(receipt),
+                    body: message.body.clone(),
+                    receive_count: message.receive_count,
+                    sent_at: None,
+                });
+            }
+            queue.messages.push(message);
+        }
+        let in_flight = queue.messages.iter().filter(|it| it.visible_at > now).count();
+        queue.most_in_flight = queue.most_in_flight.max(in_flight);
+        let next = queue.messages.iter().map(|it| it.visible_at).min();
+        drop(queue);
+        for receipt in lapsed {
+            self.saw(Seen::Lapsed { receipt: &receipt });
+        }
+        for ReceivedMessage { message_id, receipt, .. } in &received {
+            self.saw(Seen::Received { message: message_id, receipt: &receipt.0 });
+        }
+        (received, next)
+    }
+}
+
+/// Whether this entry of a batch is one that fails.
+fn fails(trouble: Option<&Trouble>, entry: usize) -> bool {
+    matches!(trouble, Some(Trouble::FailEntries(which)) if which >> entry & 1 == 1)
 }
 
 #[async_trait]
 impl ObjectStore for Fake {
     async fn open(&self, request: &ObjectRequest) -> Result<ObjectBody, PortError> {
         let operation = "s3:GetObject";
-        let trouble = self.begin(operation).await?;
+        let trouble = self.begin(operation, std::slice::from_ref(&request.key)).await?;
+        let object = self.find(request);
+        let object = match object {
+            Ok(object) => object,
+            Err(error) => {
+                self.saw(Seen::Ended { operation, ok: true });
+                return Err(error);
+            }
+        };
+        let start = usize::try_from(request.start).unwrap().min(object.bytes.len());
+        let mut rest = object.bytes.slice(start..);
+        let (mut breaks, mut stalls) = (object.breaks.map(|at| at.saturating_sub(request.start)), None);
+        match trouble {
+            Some(Trouble::Break(after)) => breaks = Some(after),
+            Some(Trouble::Stall(after)) => stalls = Some(after),
+            Some(Trouble::Cut(after)) => rest.truncate(usize::try_from(after).unwrap()),
+            _ => {}
+        }
+        let length = rest.len() as u64;
+        let body = ObjectBody {
+            etag: Some(object.etag),
+            length: Some(length),
+            chunks: Box::new(Chunks { rest, breaks, stalls }),
+        };
+        self.end(trouble.as_ref(), operation, body).await
+    }
+
+    async fn check(&self) -> Result<(), PortError> {
+        let trouble = self.begin("s3:HeadBucket", &[]).await?;
+        self.end(trouble.as_ref(), "s3:HeadBucket", ()).await
+    }
+}
+
+impl Fake {
+    fn find(&self, request: &ObjectRequest) -> Result<StoredObject, PortError> {
+        let operation = "s3:GetObject";
         if lock(&self.0.denied).contains(&request.bucket) {
-            return Err(error(ErrorClass::Permanent, Fault::Denied { action: "s3:GetObject" }, operation));
+            let (process, key) = (self.1, &request.key);
+            self.0.note(format!("{process} {key} is denied"));
+            let denied = Fault::Denied { action: "s3:GetObject" };
+            let trouble = Trouble::Fail(ErrorClass::Permanent, denied.clone());
+            self.saw(Seen::Troubled { operation, subjects: std::slice::from_ref(key), trouble: &trouble });
+            return Err(error(ErrorClass::Permanent, denied, operation));
         }
         let object = lock(&self.0.objects)
             .get(&(request.bucket.clone(), request.key.clone()))
@@ -370,22 +605,7 @@ impl ObjectStore for Fake {
         if request.if_match.as_ref().is_some_and(|etag| *etag != object.etag) {
             return Err(error(ErrorClass::Transient, Fault::Changed, operation));
         }
-        let start = usize::try_from(request.start).unwrap().min(object.bytes.len());
-        let rest = object.bytes.slice(start..);
-        let length = rest.len() as u64;
-        let breaks = match trouble {
-            Some(Trouble::Break(after)) => Some(after),
-            Some(Trouble::LoseAnswer | Trouble::HangAfter | Trouble::DieAfter) => {
-                return self.end(trouble.as_ref(), operation, ()).await.and(Err(lost(operation)));
-            }
-            _ => object.breaks.map(|at| at.saturating_sub(request.start)),
-        };
-        Ok(ObjectBody { etag: Some(object.etag), length: Some(length), chunks: Box::new(Chunks { rest, breaks }) })
-    }
-
-    async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.begin("s3:HeadBucket").await?;
-        self.end(trouble.as_ref(), "s3:HeadBucket", ()).await
+        Ok(object)
     }
 }
 
@@ -393,6 +613,8 @@ struct Chunks {
     rest: Bytes,
     /// Bytes to give before the connection breaks.
     breaks: Option<u64>,
+    /// Bytes to give before the connection stands still.
+    stalls: Option<u64>,
 }
 
 #[async_trait]
@@ -401,11 +623,14 @@ impl ObjectChunks for Chunks {
         if self.breaks == Some(0) {
             return Err(error(ErrorClass::Transient, Fault::Truncated, "s3:GetObject"));
         }
+        if self.stalls == Some(0) {
+            return std::future::pending().await;
+        }
         if self.rest.is_empty() {
             return Ok(None);
         }
         let mut length = self.rest.len().min(700);
-        if let Some(left) = &mut self.breaks {
+        for left in [&mut self.breaks, &mut self.stalls].into_iter().flatten() {
             length = length.min(usize::try_from(*left).unwrap());
             *left -= length as u64;
         }
@@ -418,21 +643,34 @@ impl AlertPublisher for Fake {
     async fn publish(&self, alerts: &[Outbound]) -> Result<Vec<Result<String, PortError>>, PortError> {
         let operation = "sns:PublishBatch";
         assert!(!alerts.is_empty() && alerts.len() <= 10, "SNS takes one to ten alerts at once");
-        let trouble = self.begin(operation).await?;
+        let subjects: Vec<_> = alerts.iter().map(|it| it.alert_id.clone()).collect();
+        let trouble = self.begin(operation, &subjects).await?;
         let mut ids = Vec::new();
-        for alert in alerts {
+        for (entry, alert) in alerts.iter().enumerate() {
+            if fails(trouble.as_ref(), entry) {
+                ids.push(Err(lost(operation)));
+                continue;
+            }
             let copies: serde_json::Value = serde_json::from_str(&alert.message).unwrap();
             let document = serde_json::from_str(copies["default"].as_str().unwrap()).unwrap();
+            self.0.note(format!("{} {} accepted", self.1, alert.alert_id));
+            self.saw(Seen::Accepting { alert, document: &document });
             let mut topic = lock(&self.0.topic);
             ids.push(Ok(format!("sns-{}", topic.len())));
             topic.push(Accepted { alert: alert.clone(), document });
-            self.0.note(format!("{} accepted", alert.alert_id));
+        }
+        if trouble.as_ref().is_some_and(Trouble::loses_the_answer) {
+            self.saw(Seen::AnswerLost { subjects: &subjects });
+        }
+        if ids.iter().all(Result::is_err) {
+            self.saw(Seen::Ended { operation, ok: false });
+            return Ok(ids);
         }
         self.end(trouble.as_ref(), operation, ids).await
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.begin("sns:GetTopicAttributes").await?;
+        let trouble = self.begin("sns:GetTopicAttributes", &[]).await?;
         self.end(trouble.as_ref(), "sns:GetTopicAttributes", ()).await
     }
 }
@@ -447,7 +685,8 @@ impl AlertStore for Fake {
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError> {
         let operation = "dynamodb:PutItem";
-        let trouble = self.begin(operation).await?;
+        let trouble = self.begin(operation, std::slice::from_ref(&item.key.event_id)).await?;
+        self.saw(Seen::Recording { item });
         let recorded = {
             let mut table = lock(&self.0.table);
             let there = table.get(&item.key).map(|row| &row.state);
@@ -473,7 +712,7 @@ impl AlertStore for Fake {
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem";
-        let trouble = self.begin(operation).await?;
+        let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
         let ours = {
             let mut table = lock(&self.0.table);
             let held = table.get_mut(key).and_then(|row| row.state.claim.as_mut());
@@ -491,17 +730,18 @@ impl AlertStore for Fake {
 
     async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
         let operation = "dynamodb:UpdateItem#mark";
-        let trouble = self.begin(operation).await?;
+        let trouble = self.begin(operation, std::slice::from_ref(&mark.alert.alert_id)).await?;
         if let Some(row) = lock(&self.0.table).get_mut(key) {
             row.state.settled.extend(mark.alert.rules.iter().cloned());
             row.alert_ids.insert(mark.alert.alert_id.clone());
-            self.0.note(format!("{} marked", mark.alert.alert_id));
         }
+        self.0.note(format!("{} {} marked", self.1, mark.alert.alert_id));
+        self.saw(Seen::Marked { alert_id: &mark.alert.alert_id });
         self.end(trouble.as_ref(), operation, ()).await
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let trouble = self.begin("dynamodb:DescribeTable").await?;
+        let trouble = self.begin("dynamodb:DescribeTable", &[]).await?;
         self.end(trouble.as_ref(), "dynamodb:DescribeTable", ()).await
     }
 }

@@ -18,12 +18,14 @@ mod demo;
 mod fakes;
 mod faults;
 mod observability;
+mod outages;
 #[cfg(feature = "emulator")]
 mod process;
 #[cfg(feature = "emulator")]
 mod process_faults;
 #[cfg(feature = "emulator")]
 mod proxy;
+mod promises;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;

@@ -358,10 +358,14 @@ async fn rules_in_s3_that_cannot_be_reached_are_waited_for_and_missing_ones_are_
     account
         .emulator
         .set_fault(Box::new(|request| (request.service == "s3").then(|| Fault::before(503, "ServiceUnavailable"))));
+    let settings = [settings[0], settings[1], ("TRAILHOUND_EMF__ENABLED", "true")];
     let mut waiting = Daemon::start(&account, &settings);
     until("it answers", async || waiting.status("/livez") == Some(200)).await;
+    let (_, metrics) = waiting.get("/metrics").unwrap();
+    assert!(!metrics.contains("trailhound_dependency_up{"), "nothing is said of what was not asked yet: {metrics}");
     waiting.signal("TERM");
     assert_eq!(waiting.ended().await.code(), Some(0), "{}", waiting.log());
+    assert_eq!(waiting.output().lines().count(), 1, "the last line of metrics");
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
 }

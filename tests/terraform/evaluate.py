@@ -34,7 +34,7 @@ EVERYTHING = {
     "slack": {"team_id": "T012ABCDE", "channel_id": "C012ABCDE"}, "realtime_events": "all", "queue_encryption": "kms",
     "teams": {"tenant_id": "a", "team_id": "b", "channel_id": "c"}, "rules_file": RULES, "pin_rules_version": True,
     "metrics": "emf", "use_spot": True, "operator_principal_arns": [f"arn:aws:iam::{ACCOUNT}:role/oncall"],
-    "log_expiration_days": 0, "alarm_topic_arn": TOPIC, "deletion_protection": False, "log_level": "DEBUG",
+    "log_expiration_days": 0, "alarm_topic": TOPIC, "deletion_protection": False, "log_level": "DEBUG",
 }  # fmt: skip
 
 # Sets of variables that work; image_tag is added to each.
@@ -76,7 +76,9 @@ BAD: list[tuple[dict, str]] = [
     ({"log_expiration_days": 100}, "more than 180"),
     ({"task_memory": 600}, "multiple of 512"),
     ({"task_cpu": 300}, "task_cpu is"),
-    ({"vpc_cidr": "10.0.0.0/28"}, "/16 to /25"),
+    ({"task_cpu": 1024}, "one of 2048, 3072"),
+    ({"task_memory": 1536}, "one of 512, 1024, 2048"),
+    ({"vpc_cidr": "10.0.0.0/28"}, "/16 to /24"),
     ({"operator_principal_arns": ["*"]}, "ARNs of IAM roles"),
     ({"realtime_events": "some"}, "off, writes or all"),
     ({"metrics": "otel"}, "none or emf"),

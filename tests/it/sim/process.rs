@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use trailhound::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use trailhound::health::Health;
 use trailhound::metrics::Metrics;
 use trailhound::reload::{RulePath, RuleSource};
-use trailhound::rules::NamedLists;
+use trailhound::rules::RuleSet;
 
 use crate::fakes::{World, lock};
 
@@ -25,6 +26,8 @@ pub const CONCURRENCY: usize = 3;
 
 /// Dropping it is a crash.
 pub struct Process {
+    /// As its world counts.
+    pub number: u64,
     tasks: Arc<Mutex<Option<TaskRoot>>>,
     stop: StopHandle,
     ended: oneshot::Receiver<()>,
@@ -74,15 +77,22 @@ impl Process {
     }
 
     pub fn start_with(world: &Arc<World>, rules: &Path, seed: u64, config: Config) -> Self {
+        Self::start_at(world, rules, seed, config, datetime!(2026-05-01 12:10 UTC))
+    }
+
+    /// A process whose clock shows `now`.
+    pub fn start_at(world: &Arc<World>, rules: &Path, seed: u64, config: Config, now: OffsetDateTime) -> Self {
         let tasks = TaskRoot::new();
         let (stop_handle, stop) = StopHandle::new();
-        let clock = Clock::starting_at(datetime!(2026-05-01 12:10:00 UTC));
+        let clock = Clock::starting_at(now);
         let env =
             Env { clock, random: Random::from_seed(seed), tasks: tasks.spawner(), compute: Compute::Inline, stop };
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = Arc::new(config);
         let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
-        let rules = RuleSource::load(rules, NamedLists::new(), clock.now(), Arc::clone(&metrics)).unwrap();
+        // Parsed without the lint, which takes longer than the rest of a start.
+        let set = RuleSet::parse(&std::fs::read_to_string(rules).unwrap()).unwrap();
+        let rules = RuleSource::new(RulePath::File(rules.to_owned()), set, clock.now(), Arc::clone(&metrics));
         let daemon = Daemon {
             config,
             rules: rules.clone(),
@@ -94,12 +104,12 @@ impl Process {
         let spawner = tasks.spawner();
         let tasks = Arc::new(Mutex::new(Some(tasks)));
         let dying = Arc::clone(&tasks);
-        let ports = world.ports_of(move || drop(lock(&dying).take()));
+        let (number, ports) = world.ports_of(move || drop(lock(&dying).take()));
         spawner.spawn(async move {
             run(ports, env, daemon).await;
             let _nobody = done.send(());
         });
-        Self { tasks, stop: stop_handle, ended, rules, health, metrics, clock }
+        Self { number, tasks, stop: stop_handle, ended, rules, health, metrics, clock }
     }
 
     /// Whether it did not die in the middle of a call.
@@ -111,9 +121,31 @@ impl Process {
         self.rules.reload(self.clock.now()).unwrap();
     }
 
+    /// Whether a reload is refused and changes nothing.
+    pub fn refuses_to_reload(&self) -> bool {
+        let before = self.rules_hash();
+        self.rules.reload(self.clock.now()).is_err() && self.rules_hash() == before
+    }
+
+    /// Of the rules in force.
+    pub fn rules_hash(&self) -> String {
+        self.rules.current().hash().to_owned()
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_stop(&self) {
+        self.stop.advance(Phase::Draining);
+    }
+
+    /// Whether it ends within its deadline, and whether it dies before that.
+    pub async fn end_or_die(mut self) -> (bool, bool) {
+        let ended = timeout(Duration::from_secs(26), &mut self.ended).await.is_ok_and(|ended| ended.is_ok());
+        (ended, !self.lives())
+    }
+
     /// SIGTERM. Whether it ended within its deadline.
     pub async fn stop(mut self) -> bool {
-        self.stop.advance(Phase::Draining);
+        self.tell_to_stop();
         timeout(Duration::from_secs(26), &mut self.ended).await.is_ok()
     }
 }
