@@ -90,7 +90,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let give_back = GIVE_BACK.min(deadline / 2);
     if timeout(deadline.saturating_sub(give_back), &mut draining).await.is_err() {
         tracing::warn!("the time to finish is over; what is held is given back");
-        stop.advance(Phase::GivingBack);
+        stop.give_back(give_back);
         if timeout(give_back, &mut draining).await.is_err() {
             tracing::warn!("not everything could be given back; it is visible again when its timeout runs out");
         }

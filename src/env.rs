@@ -161,22 +161,33 @@ pub struct StopHandle(Arc<watch::Sender<Reached>>);
 #[derive(Clone, Copy, Debug)]
 struct Reached {
     phase: Phase,
-    at: Instant,
+    /// In [`Phase::GivingBack`]: until when calls may go on.
+    last_call: Instant,
 }
 
 impl StopHandle {
     #[must_use]
     pub fn new() -> (Self, Stop) {
-        let (sender, receiver) = watch::channel(Reached { phase: Phase::Running, at: Instant::now() });
+        let (sender, receiver) = watch::channel(Reached { phase: Phase::Running, last_call: Instant::now() });
         (Self(Arc::new(sender)), Stop(receiver))
     }
 
     /// Moves on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
+        self.reach(Reached { phase, last_call: Instant::now() });
+    }
+
+    /// Moves on to [`Phase::GivingBack`], for which there is so much time. Calls in flight may take half of it: a hanging
+    /// service must not use up the time in which messages can be given back.
+    pub fn give_back(&self, within: Duration) {
+        self.reach(Reached { phase: Phase::GivingBack, last_call: Instant::now() + within / 2 });
+    }
+
+    fn reach(&self, next: Reached) {
         self.0.send_if_modified(|now| {
-            let later = phase > now.phase;
+            let later = next.phase > now.phase;
             if later {
-                *now = Reached { phase, at: Instant::now() };
+                *now = next;
             }
             later
         });
@@ -191,14 +202,19 @@ impl Stop {
 
     /// Waits until the process is at least in `phase`; for ever when nobody can stop it any more.
     pub async fn reached(&self, phase: Phase) {
-        self.reached_at(phase).await;
+        self.wait_for(phase).await;
     }
 
-    /// As [`Self::reached`]; also gives when the process last moved on.
-    pub async fn reached_at(&self, phase: Phase) -> Instant {
+    /// Waits until no call may go on any more, since the process must give back what it holds.
+    pub async fn last_call(&self) {
+        let end = self.wait_for(Phase::GivingBack).await.last_call;
+        tokio::time::sleep_until(end).await;
+    }
+
+    async fn wait_for(&self, phase: Phase) -> Reached {
         let mut receiver = self.0.clone();
-        match receiver.wait_for(|now| now.phase >= phase).await.map(|now| now.at) {
-            Ok(at) => at,
+        match receiver.wait_for(|now| now.phase >= phase).await.map(|now| *now) {
+            Ok(reached) => reached,
             Err(_) => std::future::pending().await,
         }
     }

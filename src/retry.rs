@@ -15,10 +15,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The pause after the first failure.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// How long calls may go on once the process gives back what it holds: half of `app::GIVE_BACK`. The other half is for
-/// giving back, or what is left of it where a short deadline cuts it.
-const LAST_CALL: Duration = Duration::from_millis(1500);
-
 /// Doubling pauses with jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -114,20 +110,17 @@ pub async fn call<T>(
 }
 
 /// A call for the sake of a message. Once the process gives back what it holds, one that does not answer soon is given
-/// up, which counts as a lost answer: a hanging service must not use up the time in which messages can be given back.
+/// up, which counts as a lost answer.
 pub async fn call_for_message<T>(
     stop: &Stop,
     operation: &'static str,
     attempt: impl Future<Output = Result<T, PortError>>,
 ) -> Result<T, PortError> {
-    let last = async {
-        let since = stop.reached_at(Phase::GivingBack).await;
-        tokio::time::sleep(LAST_CALL.saturating_sub(since.elapsed())).await;
-    };
+    let began = Instant::now();
     tokio::select! {
         biased;
         answer = call(operation, attempt) => answer,
-        () = last => Err(PortError::timed_out(operation, LAST_CALL)),
+        () = stop.last_call() => Err(PortError::timed_out(operation, began.elapsed())),
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodb::error::{BoxError, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -51,6 +53,30 @@ pub(super) struct DynamoDb {
     meter: Meter,
 }
 
+/// DynamoDB answers `{}` where it has nothing to say. An empty answer is that of something in between, and would count as
+/// stored.
+#[derive(Debug)]
+struct NeverEmpty;
+
+impl Intercept for NeverEmpty {
+    fn name(&self) -> &'static str {
+        "NeverEmpty"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response();
+        if answer.status().is_success() && answer.body().content_length() == Some(0) {
+            return Err("the answer is empty, which none of DynamoDB is".into());
+        }
+        Ok(())
+    }
+}
+
 /// What an item that is already there says.
 #[derive(Debug, Default)]
 struct Seen {
@@ -68,7 +94,8 @@ enum Written {
 
 impl DynamoDb {
     pub(super) fn new(sdk: &SdkConfig, table: &str, meter: Meter) -> Self {
-        Self { client: Client::new(sdk), table: table.to_owned(), meter }
+        let settings = aws_sdk_dynamodb::config::Builder::from(sdk).interceptor(NeverEmpty);
+        Self { client: Client::from_conf(settings.build()), table: table.to_owned(), meter }
     }
 
     fn resource(&self) -> String {

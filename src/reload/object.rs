@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
 
 use super::{LoadError, MAX_FILE, RuleObject, RulePath, RuleSource, parse, text_of};
@@ -20,6 +20,13 @@ const OPERATION: &str = "s3:GetObject";
 
 /// How many looks in a row may fail for reasons that pass before a reload counts as failed.
 const PATIENCE: u32 = 3;
+
+/// SHA-256.
+type Digest = [u8; 32];
+
+fn digest(text: &str) -> Digest {
+    Sha256::digest(text).into()
+}
 
 /// A rule file as it was read.
 #[derive(Debug, Default)]
@@ -90,7 +97,7 @@ pub async fn watch(rules: RuleSource, objects: Arc<dyn ObjectStore>, env: Env, i
     // A version never changes.
     let interval = object.version_id.is_none().then_some(interval);
     let judged = rules.status().etag;
-    let mut looks = Looks { rules, objects, env, object, judged, failures: 0, told: None };
+    let mut looks = Looks { rules, objects, env, object, judged, doubted: None, failures: 0, told: None };
     loop {
         let asked = tokio::select! {
             biased;
@@ -116,6 +123,8 @@ struct Looks {
     object: RuleObject,
     /// The entity tag that was last loaded or refused.
     judged: Option<String>,
+    /// What was refused and is to be read once more, since a text can be cut on its way.
+    doubted: Option<Digest>,
     /// Looks in a row that failed.
     failures: u32,
     /// Why the object cannot be read, as it was last told.
@@ -128,13 +137,26 @@ impl Looks {
         let known = self.judged.as_deref().filter(|_| !asked && self.told.is_none());
         match fetch(&*self.objects, &self.object, known).await {
             Ok(fetched) => {
-                (self.failures, self.told) = (0, None);
-                if let Some(Fetched { text, etag }) = fetched {
-                    self.judged = Some(etag.clone());
-                    self.load(text, etag).await;
+                let told = self.told.take().is_some();
+                self.failures = 0;
+                if let Some(fetched) = fetched {
+                    self.judge(fetched, asked || told).await;
                 }
             }
             Err(error) => self.failed(&error, asked),
+        }
+    }
+
+    /// Loads a text, unless it is the one that was refused before and nobody wants to hear that again.
+    async fn judge(&mut self, Fetched { text, etag }: Fetched, anew: bool) {
+        let digest = digest(&text);
+        let doubted = self.doubted.take() == Some(digest);
+        self.judged = Some(etag.clone());
+        if doubted && !anew {
+            return;
+        }
+        if !self.load(text, etag).await && !doubted {
+            (self.judged, self.doubted) = (None, Some(digest));
         }
     }
 
@@ -149,13 +171,15 @@ impl Looks {
         }
     }
 
-    async fn load(&self, text: String, etag: String) {
+    /// Whether the text is in force now.
+    async fn load(&self, text: String, etag: String) -> bool {
         let (rules, now) = (self.rules.clone(), self.env.clock.now());
         // The outcome is told by the source itself: log, metrics, /rules.
-        let done = self.env.compute.run(move || drop(rules.reload_text(&text, etag, now))).await;
-        if done.is_none() {
+        let done = self.env.compute.run(move || rules.reload_text(&text, etag, now).is_ok()).await;
+        done.unwrap_or_else(|| {
             self.rules.refused(&LoadError::Bug.to_string());
-        }
+            false
+        })
     }
 }
 
@@ -177,12 +201,20 @@ impl Loading<'_> {
     /// There is no such object, it is denied, or something is wrong in it.
     pub async fn first(self, object: &RuleObject) -> Result<RuleSource, LoadError> {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
-        let mut reported = None;
-        let fetched = loop {
+        let (mut reported, mut doubted) = (None, None);
+        loop {
             self.health.starting();
             match fetch(self.objects, object, None).await {
                 // Nothing is known, so that nothing can be the same.
-                Ok(fetched) => break fetched.unwrap_or_default(),
+                Ok(fetched) => {
+                    let fetched = fetched.unwrap_or_default();
+                    let seen = Some(digest(&fetched.text));
+                    match self.load(object, fetched).await {
+                        // A text can be cut on its way: read it once more.
+                        Err(LoadError::Rules { .. }) if doubted != seen => doubted = seen,
+                        loaded => return loaded,
+                    }
+                }
                 Err(error) if error.may_pass() => {
                     let text = error.to_string();
                     // Each trouble once, not with every attempt.
@@ -195,8 +227,11 @@ impl Loading<'_> {
                 Err(error) => return Err(error),
             }
             sleep(backoff.pause(&self.env.random)).await;
-        };
-        let (lists, now, metrics) = (self.lists, self.env.clock.now(), Arc::clone(self.metrics));
+        }
+    }
+
+    async fn load(&self, object: &RuleObject, fetched: Fetched) -> Result<RuleSource, LoadError> {
+        let (lists, now, metrics) = (self.lists.clone(), self.env.clock.now(), Arc::clone(self.metrics));
         let path = RulePath::Object(object.clone());
         let load = move || {
             let (rules, warnings) = parse(&path, &fetched.text, &lists, now)?;
@@ -394,6 +429,21 @@ mod tests {
         assert_eq!(scene.source.status().error, None);
     }
 
+    /// An answer can announce fewer bytes than there are.
+    #[tokio::test(start_paused = true)]
+    async fn a_text_that_was_cut_on_its_way_is_read_again() {
+        let scene = Scene::start("1").await;
+        let whole = rules("second");
+        scene.bucket.holds(whole.split_at(20).0, "2");
+        scene.looks(1).await;
+        assert_eq!((scene.in_force().as_str(), scene.reloads()), ("first", (0, 1)));
+        scene.bucket.holds(whole, "2");
+        scene.looks(1).await;
+        assert_eq!((scene.in_force().as_str(), scene.reloads()), ("second", (1, 1)));
+        scene.looks(2).await;
+        assert_eq!(scene.reads(), 3);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_object_before_the_wrong_one_may_come_back() {
         let scene = Scene::start("1").await;
@@ -468,6 +518,19 @@ mod tests {
             assert_eq!(tokio::join!(loading, healing).0, "late");
             assert!(health.ready().ok);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_load_reads_wrong_rules_a_second_time() {
+        let tasks = TaskRoot::new();
+        let (env, bucket) = (env(&tasks), Arc::new(Bucket::default()));
+        bucket.holds("[{", "1");
+        let loading = async { first(&bucket, &env, &health()).await.unwrap().0.current().rules()[0].id.clone() };
+        let mending = async {
+            sleep(Duration::from_millis(1)).await;
+            bucket.holds(rules("whole"), "1");
+        };
+        assert_eq!(tokio::join!(loading, mending).0, "whole");
     }
 
     #[tokio::test(start_paused = true)]

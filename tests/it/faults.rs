@@ -228,7 +228,19 @@ async fn twelve_hours_cost_one_receive() {
 
 /// Two messages are held when the process is told to stop, and these operations are in trouble.
 async fn a_stop_gives_everything_back(operations: &'static [&'static str], trouble: Trouble, after: u64) {
-    let scene = Scene::start();
+    a_stop_within_gives_everything_back(25, operations, trouble, after).await;
+}
+
+async fn a_stop_within_gives_everything_back(
+    deadline: u64,
+    operations: &'static [&'static str],
+    trouble: Trouble,
+    after: u64,
+) {
+    let scene = Scene::start_with(|config| {
+        config.shutdown.deadline = Duration::from_secs(deadline);
+        config.queue.wait = config.queue.wait.min(config.shutdown.deadline);
+    });
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
     scene.world.trouble(move |operation| operations.contains(&operation).then(|| trouble.clone()));
     scene.world.send(through_eventbridge(1));
@@ -253,6 +265,15 @@ async fn a_stop_in_an_outage_gives_everything_back_at_once() {
             a_stop_gives_everything_back(&["dynamodb:UpdateItem#mark"], trouble.clone(), after).await;
             a_stop_gives_everything_back(&["s3:GetObject", "sns:PublishBatch"], trouble.clone(), after).await;
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_with_a_short_deadline_gives_everything_back_although_nothing_answers() {
+    for deadline in 1..7 {
+        a_stop_within_gives_everything_back(deadline, &["sns:PublishBatch"], Trouble::Hang, 2).await;
+        a_stop_within_gives_everything_back(deadline, &["dynamodb:PutItem"], Trouble::Hang, 2).await;
+        a_stop_within_gives_everything_back(deadline, &["s3:GetObject", "sns:PublishBatch"], Trouble::Hang, 2).await;
     }
 }
 

@@ -22,6 +22,10 @@ mod observability;
 mod outages;
 #[cfg(feature = "emulator")]
 mod process;
+#[cfg(feature = "emulator")]
+mod process_faults;
+#[cfg(feature = "emulator")]
+mod proxy;
 mod promises;
 mod rules_cli;
 mod shared_data;

@@ -13,7 +13,7 @@ fn quick() -> Names {
     Names { visibility: Duration::from_secs(2), max_receive_count: 3, ..Names::default() }
 }
 
-fn matching(events: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
+pub fn matching(events: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
     events.into_iter().filter(|it| it % 3 != 0).map(event_id).collect()
 }
 
@@ -21,10 +21,12 @@ async fn stored(account: &Account) -> BTreeSet<String> {
     account.items().await.iter().map(|it| it["EventId"]["S"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Every event is stored once and settled, and was alerted; alerts that repeat bear the same id.
-async fn nothing_was_lost(account: &Account, expected: &BTreeSet<String>) {
+/// Every event has exactly one item with all its rules settled, and was alerted; alerts that repeat bear the same id.
+pub async fn nothing_was_lost(account: &Account, expected: &BTreeSet<String>) {
     assert_eq!(&stored(account).await, expected);
-    for item in account.items().await {
+    let items = account.items().await;
+    assert_eq!(items.len(), expected.len(), "one item for each event");
+    for item in items {
         let sets = |name: &str| {
             let mut values: Vec<_> =
                 item[name]["SS"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect();

@@ -425,6 +425,18 @@ async fn a_claim_is_renewed_only_by_its_holder() {
 }
 
 #[tokio::test]
+async fn an_empty_answer_neither_renews_nor_marks() {
+    let server = Server::answering(vec![answer(200, ""); 2]).await;
+    let store = server.ports().store;
+    let mine = claim("t1", &["r1"]);
+    let renewed = store.renew(&key(), &mine, &token("t2")).await;
+    assert_failed(renewed, ErrorClass::Transient, &Fault::Unavailable, &["is empty"]);
+    let mark =
+        Mark { alert: mine.alert, alerted_at: datetime!(2024-05-01 12:05:01.5 UTC), sns_message_id: "m-1".to_owned() };
+    assert_failed(store.mark(&key(), &mark).await, ErrorClass::Transient, &Fault::Unavailable, &["is empty"]);
+}
+
+#[tokio::test]
 async fn a_mark_only_adds() {
     let server = Server::answering([ok()]).await;
     let mark = Mark {
@@ -577,7 +589,8 @@ async fn each_refusal_of_a_put_has_its_class() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_of_dynamodb_never_counts_as_stored() {
-    let answers = not_aws();
+    // DynamoDB itself says `{}` where it has nothing to say.
+    let answers = [not_aws(), vec![answer(200, "")]].concat();
     let server = Server::answering(answers.clone()).await;
     let store = server.ports().store;
     for answer in answers {
