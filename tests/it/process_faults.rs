@@ -382,9 +382,9 @@ async fn hundreds_of_reloads_under_load_swap_the_rules_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes for each of FAULT_SEEDS"]
-async fn thousands_of_reloads_under_load_swap_the_rules_whole() {
+async fn a_thousand_reloads_under_load_swap_the_rules_whole() {
     for seed in seeds() {
-        hangups(seed, 3000).await;
+        hangups(seed, 1000).await;
     }
 }
 
