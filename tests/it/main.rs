@@ -24,9 +24,9 @@ mod outages;
 mod process;
 #[cfg(feature = "emulator")]
 mod process_faults;
+mod promises;
 #[cfg(feature = "emulator")]
 mod proxy;
-mod promises;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;

@@ -87,11 +87,11 @@ fn deadly(random: &mut fastrand::Rng) -> Moment {
 
 async fn deaths(seed: u64, deaths: u32, percent: u32) {
     const EVENTS: u32 = 3;
-    let scene = Scene::new(many_receives(2)).await;
+    let scene = Scene::new(many_receives(6)).await;
     scene.proxy.plan(weather(seed, percent, ALL));
     let mut random = fastrand::Rng::with_seed(seed);
     // Messages wait half a minute for the claims of the dead, and must not use up the slots meanwhile.
-    let settings = [("TRAILHOUND_PIPELINE__CONCURRENCY", "200")];
+    let settings = [("TRAILHOUND_PIPELINE__CONCURRENCY", "40")];
     let objects = deaths * 10;
     scene.logs(0..objects, EVENTS).await;
     for death in 1..=deaths {
@@ -104,7 +104,12 @@ async fn deaths(seed: u64, deaths: u32, percent: u32) {
         assert_ne!(scene.account.left(), 0, "seed {seed}: work ends before death {death}");
     }
     scene.proxy.no_trap();
-    let _last = scene.daemon(&settings);
+    let last = scene.daemon(&settings);
+    let within = Instant::now() + PATIENCE;
+    while scene.account.left() > 0 {
+        assert!(Instant::now() < within, "seed {seed}: {} are left:\n{}", scene.account.left(), last.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     scene.all_is_well(0..objects * EVENTS).await;
 }
 
@@ -377,9 +382,9 @@ async fn hundreds_of_reloads_under_load_swap_the_rules_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes for each of FAULT_SEEDS"]
-async fn thousands_of_reloads_under_load_swap_the_rules_whole() {
+async fn a_thousand_reloads_under_load_swap_the_rules_whole() {
     for seed in seeds() {
-        hangups(seed, 3000).await;
+        hangups(seed, 1000).await;
     }
 }
 
