@@ -12,7 +12,7 @@ use serde_json::Value;
 use trailhound::emulator::{Emulator, Names, Options, Resources};
 
 /// How long a condition may take on a slow machine. Nothing is claimed about how long it takes.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Asks until the answer is yes.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
