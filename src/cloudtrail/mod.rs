@@ -2,6 +2,7 @@
 
 mod codec;
 pub mod json;
+mod outline;
 mod splitter;
 #[cfg(test)]
 mod testing;
@@ -13,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use self::codec::{Codec, Flow};
+pub use self::outline::Outline;
 use self::splitter::{Found, Splitter};
 use crate::rules::{Detection, Matcher, RuleInfo};
 
@@ -167,6 +169,9 @@ const STEP_DETECTIONS: usize = 32;
 /// Bytes of detections after which a step ends: what a message holds while it delivers is bounded by this and a record.
 const STEP_HELD: usize = 1024 * 1024;
 
+/// Which rules match a record.
+type Matches<'a> = &'a mut dyn FnMut(&[u8], Option<Outline<'_>>) -> Vec<Arc<RuleInfo>>;
+
 /// Up to here any ratio is fine: a few repeated records compress well.
 const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 
@@ -194,7 +199,7 @@ impl Decoder {
     ///
     /// [`DecodeError`], when the object cannot be read further.
     pub fn step(&mut self, input: &mut Input, matcher: &mut Matcher, out: &mut Output) -> Result<Step, DecodeError> {
-        self.step_with(input, &mut |raw| matcher.matches(raw), out)
+        self.step_with(input, &mut |raw, outline| matcher.matches_outlined(raw, outline), out)
     }
 
     #[must_use]
@@ -205,7 +210,7 @@ impl Decoder {
     fn step_with(
         &mut self,
         input: &mut Input,
-        matches: &mut dyn FnMut(&[u8]) -> Vec<Arc<RuleInfo>>,
+        matches: Matches<'_>,
         out: &mut Output,
     ) -> Result<Step, DecodeError> {
         let work_before = self.work();
@@ -233,15 +238,15 @@ impl Decoder {
     /// Evaluates the records that end in the text. [`Step::NeedInput`] when it is used up.
     fn split(
         &mut self,
-        matches: &mut dyn FnMut(&[u8]) -> Vec<Arc<RuleInfo>>,
+        matches: Matches<'_>,
         out: &mut Output,
     ) -> Result<Step, DecodeError> {
         let text = self.text.get(..self.filled).unwrap_or_default();
         while let Some(found) = self.splitter.next(text, &mut self.scanned)? {
             self.progress.records += 1;
             match found {
-                Found::Record { index, raw } => {
-                    let rules = matches(raw);
+                Found::Record { index, raw, outline } => {
+                    let rules = matches(raw, outline);
                     if !rules.is_empty() {
                         out.detections.push(Detection { index, raw: Bytes::copy_from_slice(raw), rules });
                         let held: usize = out.detections.iter().map(|one| one.raw.len()).sum();
@@ -352,7 +357,7 @@ mod tests {
         object: &[u8],
         cuts: &[usize],
         limits: Limits,
-        matches: &mut dyn FnMut(&[u8]) -> Vec<Arc<RuleInfo>>,
+        matches: Matches<'_>,
     ) -> Read {
         let mut decoder = Decoder::new(limits);
         let mut out = Output::default();
@@ -387,7 +392,7 @@ mod tests {
 
     /// Reads an object that arrives in chunks of these lengths (and again, until it is whole), with every record a match.
     fn read_in(object: &[u8], cuts: &[usize], limits: Limits) -> Read {
-        read_where(object, cuts, limits, &mut |_| rules())
+        read_where(object, cuts, limits, &mut |_, _| rules())
     }
 
     fn read(object: &[u8]) -> Read {
@@ -758,7 +763,7 @@ mod tests {
         let mut next = 0;
         loop {
             let mut out = Output::default();
-            let step = decoder.step_with(&mut input, &mut |_| rules(), &mut out).unwrap();
+            let step = decoder.step_with(&mut input, &mut |_, _| rules(), &mut out).unwrap();
             for detection in &out.detections {
                 assert_eq!(
                     (detection.index, &detection.raw[..]),
@@ -782,7 +787,7 @@ mod tests {
             let mut decoder = Decoder::new(LIMITS);
             let mut input = Input { bytes: object.into(), last: true };
             let (mut steps, mut out) = (0, Output::default());
-            while decoder.step_with(&mut input, &mut |_| Vec::new(), &mut out).unwrap() == Step::Yield {
+            while decoder.step_with(&mut input, &mut |_, _| Vec::new(), &mut out).unwrap() == Step::Yield {
                 steps += 1;
             }
             assert_eq!(steps, text.len() / (1 << 20));
@@ -795,7 +800,7 @@ mod tests {
     fn only_what_matches_is_detected() {
         let object = gzip(document(50).as_bytes());
         let mut matches =
-            |raw: &[u8]| if json::get(raw, "eventID") == Some(b"\"00000007\"") { rules() } else { vec![] };
+            |raw: &[u8], _: Option<Outline<'_>>| if json::get(raw, "eventID") == Some(b"\"00000007\"") { rules() } else { vec![] };
         let read = read_where(&object, &[], LIMITS, &mut matches);
         assert_eq!(read.records, [(7, Bytes::from(record(7)))]);
         assert_eq!(read.progress.records, 50);

@@ -5,6 +5,7 @@
 
 use memchr::memchr2;
 
+use super::outline::{BLOCK, Outline, Position, Sketch, Skimmed, skim};
 use super::{DecodeError, RecordProblem, json};
 
 const RECORDS: &str = "Records";
@@ -15,9 +16,9 @@ const KEY_BYTES: usize = 6 * RECORDS.len() + 1;
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// An element of `Records`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Found<'a> {
-    Record { index: u64, raw: &'a [u8] },
+    Record { index: u64, raw: &'a [u8], outline: Option<Outline<'a>> },
     Problem(RecordProblem),
 }
 
@@ -30,6 +31,8 @@ pub(super) struct Splitter {
     has_records: bool,
     /// The beginning of a record that spans texts.
     held: Held,
+    /// What is known of the record in work.
+    sketch: Sketch,
     /// Elements of `Records` so far.
     count: u64,
     /// Bytes of all texts before this one.
@@ -88,6 +91,7 @@ impl Splitter {
             key: Vec::with_capacity(KEY_BYTES),
             has_records: false,
             held: Held::Bytes(Vec::new()),
+            sketch: Sketch::default(),
             count: 0,
             offset: 0,
         }
@@ -98,11 +102,14 @@ impl Splitter {
     pub(super) fn next<'a>(&'a mut self, text: &'a [u8], pos: &mut usize) -> Result<Option<Found<'a>>, DecodeError> {
         let stop = self.advance(text, pos)?;
         let index = self.count.saturating_sub(1);
+        let outline = self.sketch.outline();
         Ok(match (stop, &self.held) {
             (Some(Stop::Whole(start)), _) => {
-                Some(Found::Record { index, raw: text.get(start..*pos).unwrap_or_default() })
+                Some(Found::Record { index, raw: text.get(start..*pos).unwrap_or_default(), outline })
             }
-            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => Some(Found::Record { index, raw }),
+            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => {
+                Some(Found::Record { index, raw, outline })
+            }
             (Some(Stop::Problem(problem)), _) => Some(Found::Problem(problem)),
             (None, _) => {
                 self.offset += text.len() as u64;
@@ -125,7 +132,7 @@ impl Splitter {
             match &mut self.state {
                 State::Inside(place, lexer) => {
                     let (place, start) = (*place, *pos);
-                    let ended = lexer.run(text, pos);
+                    let ended = lexer.run(text, pos, self.held.len(), &mut self.sketch);
                     let part = text.get(start..*pos).unwrap_or_default();
                     let Some(end) = ended else {
                         if place == Place::Record {
@@ -207,6 +214,7 @@ impl Splitter {
             }
             (State::ElementOrEnd | State::Element, b'{') => {
                 self.held.clear();
+                self.sketch.clear();
                 return Ok(State::Inside(Place::Record, Lexer::container(byte)));
             }
             (State::AfterElement, b',') => return Ok(State::Element),
@@ -248,6 +256,11 @@ impl Splitter {
 }
 
 impl Held {
+    fn len(&self) -> usize {
+        let (Self::Bytes(bytes) | Self::TooLarge(bytes)) = self;
+        bytes.len()
+    }
+
     fn clear(&mut self) {
         let (Self::Bytes(bytes) | Self::TooLarge(bytes)) = self;
         let mut bytes = std::mem::take(bytes);
@@ -306,11 +319,15 @@ enum Lexer {
     String(Option<Quoted>),
     /// A number, a literal, or what stands in their place.
     Token,
-    Container {
-        close: u8,
-        depth: u64,
-        string: Option<Quoted>,
-    },
+    Container(Container),
+}
+
+/// Up to the bracket that closes it; brackets of both kinds count alike on the way.
+#[derive(Debug)]
+struct Container {
+    close: u8,
+    depth: u64,
+    string: Option<Quoted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,11 +348,12 @@ impl Lexer {
 
     fn container(open: u8) -> Self {
         let close = if open == b'{' { b'}' } else { b']' };
-        Self::Container { close, depth: 0, string: None }
+        Self::Container(Container { close, depth: 0, string: None })
     }
 
-    /// Moves behind the value's end, or to the end of the text and says `None`.
-    fn run(&mut self, text: &[u8], pos: &mut usize) -> Option<LexerEnd> {
+    /// Moves behind the value's end, or to the end of the text and says `None`. `before` bytes of the value came in
+    /// earlier texts.
+    fn run(&mut self, text: &[u8], pos: &mut usize, before: usize, sketch: &mut Sketch) -> Option<LexerEnd> {
         match self {
             Self::String(quoted) => {
                 let quoted = quoted.get_or_insert_with(|| {
@@ -350,39 +368,89 @@ impl Lexer {
                 *pos += end.unwrap_or(rest.len());
                 end.map(|_| LexerEnd::Complete)
             }
-            Self::Container { close, depth, string } => loop {
-                if let Some(quoted) = string {
-                    if !quoted.run(text, pos) {
-                        return None;
-                    }
-                    *string = None;
+            Self::Container(container) => container.run(text, pos, before, sketch),
+        }
+    }
+}
+
+impl Container {
+    fn run(&mut self, text: &[u8], pos: &mut usize, before: usize, sketch: &mut Sketch) -> Option<LexerEnd> {
+        let start = *pos;
+        while let Some(block) = text.get(*pos..).and_then(<[u8]>::first_chunk::<BLOCK>) {
+            let mut position = self.position();
+            match skim(block, before + (*pos - start), &mut position, sketch) {
+                Skimmed::Through => {
+                    self.move_to(position);
+                    *pos += BLOCK;
                 }
-                let rest = text.get(*pos..).unwrap_or_default();
-                let mut closed = None;
-                let stop = rest.iter().position(|&byte| {
-                    match byte {
-                        b'"' => return true,
-                        b'{' | b'[' => *depth += 1,
-                        b'}' | b']' => {
-                            *depth -= 1;
-                            closed = (*depth == 0).then_some(byte);
-                            return *depth == 0;
-                        }
-                        _ => {}
+                Skimmed::End(at) => {
+                    *pos += at + 1;
+                    return Some(self.end(block.get(at)));
+                }
+                Skimmed::Odd => {
+                    sketch.give_up();
+                    let ended = self.run_by_bytes(text.get(..*pos + BLOCK).unwrap_or(text), pos);
+                    if ended.is_some() {
+                        return ended;
                     }
-                    false
-                });
-                let Some(stop) = stop else {
-                    *pos = text.len();
+                }
+            }
+        }
+        if *pos < text.len() {
+            sketch.give_up();
+        }
+        self.run_by_bytes(text, pos)
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            depth: self.depth,
+            in_string: self.string.is_some(),
+            escaped: self.string.as_ref().is_some_and(|quoted| quoted.escaped),
+        }
+    }
+
+    fn move_to(&mut self, position: Position) {
+        self.depth = position.depth;
+        self.string = position.in_string.then_some(Quoted { escaped: position.escaped });
+    }
+
+    fn end(&self, closed: Option<&u8>) -> LexerEnd {
+        if closed == Some(&self.close) { LexerEnd::Complete } else { LexerEnd::WrongBracket }
+    }
+
+    fn run_by_bytes(&mut self, text: &[u8], pos: &mut usize) -> Option<LexerEnd> {
+        loop {
+            if let Some(quoted) = &mut self.string {
+                if !quoted.run(text, pos) {
                     return None;
-                };
-                *pos += stop + 1;
-                match closed {
-                    Some(byte) if byte == *close => return Some(LexerEnd::Complete),
-                    Some(_) => return Some(LexerEnd::WrongBracket),
-                    None => *string = Some(Quoted::default()),
                 }
-            },
+                self.string = None;
+            }
+            let rest = text.get(*pos..).unwrap_or_default();
+            let mut closed = None;
+            let stop = rest.iter().position(|byte| {
+                match byte {
+                    b'"' => return true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => {
+                        self.depth = self.depth.saturating_sub(1);
+                        closed = (self.depth == 0).then_some(byte);
+                        return self.depth == 0;
+                    }
+                    _ => {}
+                }
+                false
+            });
+            let Some(stop) = stop else {
+                *pos = text.len();
+                return None;
+            };
+            *pos += stop + 1;
+            if closed.is_some() {
+                return Some(self.end(closed));
+            }
+            self.string = Some(Quoted::default());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use time::Date;
 
+use super::dismissal::Asks;
 use super::pattern::Compiled;
 use super::{RuleInfo, wildcard};
 
@@ -97,6 +98,8 @@ pub(super) struct Rule {
     pub(super) info: Arc<RuleInfo>,
     pub(super) body: Body,
     pub(super) exceptions: Vec<Exception>,
+    /// See [`super::dismissal::asks`].
+    pub(super) asks: Option<Asks>,
 }
 
 /// A known exception: a record that meets it is no match of the rule.

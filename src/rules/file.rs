@@ -10,6 +10,7 @@ use super::condition::{AnyOf, Body, Exception, Field, Rule};
 use super::document::{Member, Node, Value};
 use super::pattern::{Compiled, Lists, Pattern, value_conditions};
 use super::reader::{Complaint, MAX_VALUE_BYTES, Place, Reader, bounded, unknown};
+use super::dismissal::asks;
 use super::{BUILT_IN_LISTS, Diagnostic, Group, Mode, RuleInfo, Severity, Surroundings};
 use crate::cloudtrail::json;
 
@@ -567,7 +568,10 @@ impl Draft {
             reason: one.reason.clone(),
             until: one.until.as_ref().map(|(date, _)| *date),
         });
-        Rule { info: Arc::new(self.info.clone()), body: self.body.compiled(), exceptions: exceptions.collect() }
+        let exceptions = exceptions.collect();
+        let body = self.body.compiled();
+        let asks = asks(&body);
+        Rule { info: Arc::new(self.info.clone()), body, exceptions, asks }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
 mod condition;
+mod dismissal;
 mod document;
 #[cfg(test)]
 mod examples;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use time::Date;
 
 use condition::Rule;
+use dismissal::Watched;
 pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
 pub use matcher::{Matcher, Suppressed};
@@ -169,6 +171,7 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     by_id: HashMap<String, usize>,
     index: Index,
+    watched: Vec<Watched>,
     hash: String,
 }
 
@@ -300,6 +303,7 @@ impl RuleSet {
             infos: rules.iter().map(|rule| Arc::clone(&rule.info)).collect(),
             by_id: rules.iter().enumerate().map(|(index, rule)| (rule.info.id.clone(), index)).collect(),
             index: Index::new(&rules),
+            watched: dismissal::watched(&rules),
             hash: hash::hash(file),
             rules,
         }

@@ -91,6 +91,24 @@ impl Compiled {
         Some(texts)
     }
 
+    /// What the pattern asks of some of the record's own members at the least, and which of `names` these are, a bit for
+    /// each: where this does not match, the pattern does not. `None` if it can be met without them.
+    pub(in crate::rules) fn relaxed_to(&self, names: &[&str]) -> Option<(Self, u16)> {
+        let place = |field: &Field| {
+            let local = field.tests.iter().all(Test::reads_only_its_value);
+            names.iter().position(|name| local && *name == field.path)
+        };
+        let mut members = 0;
+        let mut kept = |want: &Want| {
+            let place = self.fields.get(want.field).and_then(place);
+            members |= place.map_or(0, |place| 1 << place);
+            place.is_some()
+        };
+        let ways: Vec<Vec<Want>> =
+            self.ways.iter().map(|way| way.iter().filter(|want| kept(want)).copied().collect()).collect();
+        ways.iter().all(|way| !way.is_empty()).then(|| (Self { fields: self.fields.clone(), ways }, members))
+    }
+
     /// How much the pattern holds: what all of its ways ask for.
     pub(in crate::rules) fn size(&self) -> usize {
         self.ways.iter().map(Vec::len).sum()

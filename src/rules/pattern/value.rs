@@ -116,6 +116,16 @@ impl Test {
         }
     }
 
+    /// Whether nothing but the value that it is held against decides.
+    pub(in crate::rules) fn reads_only_its_value(&self) -> bool {
+        match self {
+            Self::Field(_) | Self::Json(_) => false,
+            Self::List(tests) => tests.iter().all(Self::reads_only_its_value),
+            Self::AnythingBut(tests) => tests.iter().all(Self::reads_only_its_value),
+            _ => true,
+        }
+    }
+
     /// The other fields of the record that it looks at.
     pub(in crate::rules) fn field_paths(&self) -> Vec<&str> {
         match self {

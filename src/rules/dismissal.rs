@@ -1,0 +1,366 @@
+//! Dismisses most records after a look at a few of their members, found where the splitter saw the colons.
+//!
+//! It never lies: what it dismisses, no rule matches and no exception withholds. Where a record is written in a way that leaves a
+//! doubt (an escape that could spell a key, a key that does not follow a comma or the opening brace, a value that is no
+//! plain text where a text is usual) it says nothing, and the whole way is gone.
+//!
+//! What it needs to know of a record is the *glance*: the members that the index knows rules by, and the few *steady*
+//! members that some rules ask for instead of these. For each glance it remembers, within limits, whether any rule is
+//! left that could match.
+
+use std::collections::HashMap;
+
+use memchr::memmem;
+
+use super::RuleSet;
+use super::condition::{Body, Found, Key, Rule};
+use super::pattern::Compiled;
+use crate::cloudtrail::Outline;
+
+/// How many glances are remembered, and how long one may be.
+const MAX_GLANCES: usize = 8_192;
+const MAX_GLANCE_BYTES: usize = 512;
+
+/// Members that have few values in many records: what a rule asks of them is decided once for each value.
+const STEADY: [&str; 9] = [
+    "userAgent",
+    "sourceIPAddress",
+    "awsRegion",
+    "eventType",
+    "eventCategory",
+    "recipientAccountId",
+    "readOnly",
+    "managementEvent",
+    "errorMessage",
+];
+
+/// These are in every glance.
+const TEXTS: [&str; 3] = ["eventName", "eventSource", "errorCode"];
+
+/// More kinds of identity than one record names, nested ones included.
+const MAX_TYPES: usize = 4;
+
+/// What is remembered of the records that one matcher saw.
+#[derive(Debug, Default)]
+pub(super) struct Dismissal {
+    /// By what identifies a glance, without its steady members.
+    verdicts: HashMap<Vec<u8>, Verdict>,
+    /// Positions of rules, for the verdicts that ask.
+    lists: Vec<Vec<usize>>,
+    /// By a rule's position and the values of what it asks for: whether that is not what it asks for.
+    decided: HashMap<Vec<u8>, bool>,
+    key: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    /// No rule is left.
+    Dismissed,
+    /// Only the record itself can tell.
+    Look,
+    /// The steady members decide, for each rule of this list by themselves.
+    Asks(usize),
+}
+
+/// A rule asks for nothing that a glance has.
+struct Unfiltered;
+
+/// A steady member that decides about some rule.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// In [`STEADY`].
+    place: usize,
+    /// The name in its quotes.
+    quoted: Vec<u8>,
+}
+
+/// The steady members that some rule asks for.
+pub(super) fn watched(rules: &[Rule]) -> Vec<Watched> {
+    let read = rules.iter().filter_map(|rule| rule.asks.as_ref()).fold(0, |all, asks| all | asks.members);
+    let steady = STEADY.into_iter().enumerate().filter(|(place, _)| read & 1 << place != 0);
+    steady.map(|(place, name)| Watched { place, quoted: format!("\"{name}\"").into_bytes() }).collect()
+}
+
+/// What a rule asks of steady members at the least.
+#[derive(Debug)]
+pub(super) struct Asks {
+    /// A bit for each place in [`STEADY`].
+    members: u16,
+    /// Whether it asks for any of [`TEXTS`].
+    texts: bool,
+    pattern: Compiled,
+}
+
+/// `None` if a rule can be met whatever the steady members are.
+pub(super) fn asks(body: &Body) -> Option<Asks> {
+    let names: Vec<&str> = STEADY.into_iter().chain(TEXTS).collect();
+    let (pattern, members) = body.pattern()?.relaxed_to(&names)?;
+    let steady = members & ((1 << STEADY.len()) - 1);
+    Some(Asks { members: steady, texts: steady != members, pattern })
+}
+
+/// A text of a record.
+#[derive(Clone, Copy, Default)]
+enum Member<'a> {
+    #[default]
+    Absent,
+    Null,
+    Text(&'a str),
+}
+
+impl<'a> Member<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Absent | Self::Null => None,
+            Self::Text(text) => Some(text),
+        }
+    }
+}
+
+/// The members of a record that decide.
+#[derive(Default)]
+struct Glance<'a> {
+    /// Name, source and error code.
+    texts: [Member<'a>; 3],
+    /// What the identity's type can be at most: that of each object in it.
+    types: [Option<&'a str>; MAX_TYPES],
+    /// Raw values, in the order of [`STEADY`]; empty where it is not there, or not watched.
+    steady: [&'a [u8]; STEADY.len()],
+}
+
+/// There is a doubt: take the whole way.
+struct Doubt;
+
+impl Dismissal {
+    /// Whether no rule can match the record, and no exception withhold it.
+    pub(super) fn dismisses(&mut self, rules: &RuleSet, raw: &[u8], outline: Outline<'_>) -> bool {
+        let Ok(glance) = Glance::of(raw, outline, &rules.watched) else { return false };
+        glance.write(&mut self.key);
+        if self.key.len() > MAX_GLANCE_BYTES {
+            return false;
+        }
+        let verdict = match self.verdicts.get(&self.key) {
+            Some(verdict) => *verdict,
+            None => self.remember(glance.verdict(rules)),
+        };
+        match verdict {
+            Verdict::Dismissed => true,
+            Verdict::Look => false,
+            Verdict::Asks(list) => {
+                let Some(positions) = self.lists.get(list) else { return false };
+                let (decided, key) = (&mut self.decided, &mut self.key);
+                positions.iter().all(|position| {
+                    rules.rule(*position).is_some_and(|rule| refused(*position, rule, raw, &glance, decided, key))
+                })
+            }
+        }
+    }
+
+    fn remember(&mut self, verdict: Result<Vec<usize>, Unfiltered>) -> Verdict {
+        if self.verdicts.len() >= MAX_GLANCES {
+            self.verdicts.clear();
+            self.lists.clear();
+        }
+        let verdict = match verdict {
+            Err(Unfiltered) => Verdict::Look,
+            Ok(positions) if positions.is_empty() => Verdict::Dismissed,
+            Ok(positions) => {
+                let known = self.lists.iter().position(|list| *list == positions);
+                Verdict::Asks(known.unwrap_or_else(|| {
+                    self.lists.push(positions);
+                    self.lists.len() - 1
+                }))
+            }
+        };
+        self.verdicts.insert(self.key.clone(), verdict);
+        verdict
+    }
+}
+
+/// Whether the steady members are not what a rule asks for.
+fn refused(
+    position: usize,
+    rule: &Rule,
+    raw: &[u8],
+    glance: &Glance<'_>,
+    decided: &mut HashMap<Vec<u8>, bool>,
+    key: &mut Vec<u8>,
+) -> bool {
+    let Some(asks) = &rule.asks else { return false };
+    key.clear();
+    key.extend_from_slice(&position.to_be_bytes());
+    for (place, value) in glance.steady.iter().enumerate() {
+        if asks.members & 1 << place != 0 {
+            put(key, value);
+        }
+    }
+    if asks.texts {
+        glance.write_texts(key);
+    }
+    if key.len() > MAX_GLANCE_BYTES {
+        return false;
+    }
+    if let Some(refused) = decided.get(key.as_slice()) {
+        return *refused;
+    }
+    let refused = !asks.pattern.matches(raw);
+    if decided.len() >= MAX_GLANCES {
+        decided.clear();
+    }
+    decided.insert(key.clone(), refused);
+    refused
+}
+
+fn found(text: Option<&str>) -> Found<'_> {
+    text.map_or(Found::Absent, Found::Text)
+}
+
+enum Slot {
+    Text(usize, usize),
+    Identity(usize),
+    Steady(usize, usize),
+}
+
+/// A plain text or null, if a comma or the record's end follows.
+fn text_or_null(rest: &[u8]) -> Result<Member<'_>, Doubt> {
+    let (text, behind) = match rest {
+        [b'"', inside @ ..] => {
+            let end = memchr::memchr2(b'"', b'\\', inside).ok_or(Doubt)?;
+            let (text, behind) = inside.split_at_checked(end).ok_or(Doubt)?;
+            let behind = behind.strip_prefix(b"\"").ok_or(Doubt)?;
+            (Member::Text(std::str::from_utf8(text).map_err(|_| Doubt)?), behind)
+        }
+        [b'n', b'u', b'l', b'l', behind @ ..] => (Member::Null, behind),
+        _ => return Err(Doubt),
+    };
+    ends_member(behind).then_some(text).ok_or(Doubt)
+}
+
+fn ends_member(behind: &[u8]) -> bool {
+    matches!(behind.trim_ascii_start(), [b',' | b'}', ..])
+}
+
+/// A scalar value from behind its colon, as it stands.
+fn member_end(behind: &[u8]) -> Option<&[u8]> {
+    let value = behind.trim_ascii_start();
+    let length = match value.first()? {
+        b'"' => {
+            let end = memchr::memchr2(b'"', b'\\', value.get(1..)?)? + 2;
+            value.get(end - 1).filter(|byte| **byte == b'"')?;
+            end
+        }
+        b'{' | b'[' => return None,
+        _ => value.iter().position(|byte| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r' | b'"'))?,
+    };
+    let (value, behind) = value.split_at_checked(length)?;
+    ends_member(behind).then_some(value)
+}
+
+/// The texts behind every `"type"` that could be a key in the identity, its own and those of objects in it.
+fn identity_types(value: &[u8]) -> Result<[Option<&str>; MAX_TYPES], Doubt> {
+    let mut types = [None; MAX_TYPES];
+    match value.first() {
+        Some(b'{') => {}
+        Some(b'n') => return text_or_null(value).map(|_| types),
+        _ => return Err(Doubt),
+    }
+    let mut found = 0;
+    for at in memmem::find_iter(value, b"\"type\"") {
+        let behind = value.get(at + 6..).unwrap_or_default().trim_ascii_start();
+        let Some(behind) = behind.strip_prefix(b":") else { continue };
+        let Some(text) = text_or_null(behind.trim_ascii_start())?.text() else { continue };
+        if !types.contains(&Some(text)) {
+            *types.get_mut(found).ok_or(Doubt)? = Some(text);
+            found += 1;
+        }
+    }
+    Ok(types)
+}
+
+impl<'a> Glance<'a> {
+    fn of(raw: &'a [u8], outline: Outline<'_>, watched: &[Watched]) -> Result<Self, Doubt> {
+        // A letter of a name can be spelled in one other way only.
+        if outline.backslash && memmem::find(raw, b"\\u").is_some() {
+            return Err(Doubt);
+        }
+        let mut glance = Self::default();
+        let mut colons = outline.colons.iter().copied().map(|at| at as usize).peekable();
+        while let Some(colon) = colons.next() {
+            let before = raw.get(..colon).unwrap_or_default();
+            let [.., last, b'"'] = before else { return Err(Doubt) };
+            let slot = match last {
+                b'e' if before.ends_with(b"\"eventName\"") => Slot::Text(0, 11),
+                b'e' if before.ends_with(b"\"eventSource\"") => Slot::Text(1, 13),
+                b'e' if before.ends_with(b"\"errorCode\"") => Slot::Text(2, 11),
+                b'e' if before.ends_with(b"\"userIdentity.type\"") => return Err(Doubt),
+                b'y' if before.ends_with(b"\"userIdentity\"") => Slot::Identity(14),
+                _ => {
+                    let Some(one) = watched.iter().find(|one| before.ends_with(&one.quoted)) else { continue };
+                    Slot::Steady(one.place, one.quoted.len())
+                }
+            };
+            let (Slot::Text(_, length) | Slot::Identity(length) | Slot::Steady(_, length)) = slot;
+            let ahead = before.get(..before.len() - length).unwrap_or_default().trim_ascii_end();
+            if !matches!(ahead, [.., b',' | b'{']) {
+                return Err(Doubt);
+            }
+            let rest = raw.get(colon + 1..).unwrap_or_default().trim_ascii_start();
+            match slot {
+                Slot::Text(place, _) => {
+                    if let Some(text) = glance.texts.get_mut(place) {
+                        *text = text_or_null(rest)?;
+                    }
+                }
+                Slot::Identity(_) => {
+                    // Up to the next member's colon at the most: its key is no object.
+                    let next = colons.peek().map_or(raw.len(), |next| *next);
+                    let value = raw.get(colon + 1..next).unwrap_or_default().trim_ascii_start();
+                    glance.types = identity_types(value)?;
+                }
+                Slot::Steady(place, _) => {
+                    let next = colons.peek().map_or(raw.len(), |next| *next);
+                    if let Some(steady) = glance.steady.get_mut(place) {
+                        *steady = raw.get(colon + 1..next).and_then(member_end).ok_or(Doubt)?;
+                    }
+                }
+            }
+        }
+        Ok(glance)
+    }
+
+    /// The positions of the rules that a record with such an identity can match, as far as the index knows.
+    fn verdict(&self, rules: &RuleSet) -> Result<Vec<usize>, Unfiltered> {
+        let [name, source, code] = self.texts.map(|member| found(member.text()));
+        let kinds = std::iter::once(None).chain(self.types.into_iter().flatten().map(Some));
+        let mut positions: Vec<usize> = kinds
+            .flat_map(|kind| rules.index.candidates(&rules.rules, &Key([name, source, code, found(kind)])))
+            .collect();
+        positions.sort_unstable();
+        positions.dedup();
+        let filtered = |position: &usize| rules.rule(*position).is_some_and(|rule| rule.asks.is_some());
+        if positions.iter().all(filtered) { Ok(positions) } else { Err(Unfiltered) }
+    }
+
+    /// Bytes that no other glance has, apart from its steady members: lengths say where a part ends, and absence is no text.
+    fn write(&self, key: &mut Vec<u8>) {
+        key.clear();
+        self.types.iter().for_each(|text| put(key, text.map_or(b"", str::as_bytes)));
+        self.write_texts(key);
+    }
+
+    fn write_texts(&self, key: &mut Vec<u8>) {
+        for text in self.texts {
+            match text {
+                Member::Absent => key.push(u8::MAX),
+                Member::Null => key.push(u8::MAX - 1),
+                Member::Text(text) => put(key, text.as_bytes()),
+            }
+        }
+    }
+}
+
+fn put(key: &mut Vec<u8>, text: &[u8]) {
+    // A longer one exceeds the limit of the whole.
+    key.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+    key.extend_from_slice(text);
+}
