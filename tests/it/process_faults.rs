@@ -421,6 +421,45 @@ async fn rules_in_s3_come_in_force_in_any_trouble() {
     }
 }
 
+// Credentials
+
+/// They would be good for decades, as a role's are for hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_revoked_before_their_end_are_replaced() {
+    let scene = Scene::new(many_receives(5)).await;
+    let folder = scene.account.folder.path();
+    let keys = folder.join("keys.json");
+    let rotate = |id: &str| {
+        let text = json!({"Version": 1, "AccessKeyId": id, "SecretAccessKey": "example",
+                          "Expiration": "2099-12-31T23:59:59Z"});
+        let fresh = keys.with_extension("fresh");
+        std::fs::write(&fresh, text.to_string()).unwrap();
+        std::fs::rename(&fresh, &keys).unwrap();
+    };
+    let profile = folder.join("profile");
+    std::fs::write(&profile, format!("[default]\ncredential_process = /bin/cat {}\n", keys.display())).unwrap();
+    rotate("AKIAFIRSTEXAMPLE0001");
+    let settings = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_CONFIG_FILE", profile.to_str().unwrap()),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+    ];
+    let mut daemon = scene.daemon(&settings);
+    daemon.becomes_ready().await;
+    scene
+        .proxy
+        .plan(Box::new(|call| (call.key == "AKIAFIRSTEXAMPLE0001").then_some(Trouble::Instead(Refusal::Revoked))));
+    scene.logs(0..10, 6).await;
+    until("it says that its credentials are refused", async || {
+        daemon.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("look at the credentials"))
+    })
+    .await;
+    rotate("AKIASECONDEXAMPLE002");
+    scene.all_is_well(0..60).await;
+    daemon.becomes_ready().await;
+}
+
 // A queue that appears late
 
 #[tokio::test(flavor = "multi_thread")]
