@@ -156,11 +156,19 @@ impl Reader<'_> {
     ///
     /// # Errors
     ///
-    /// Only [`ObjectError::Interrupted`].
+    /// [`ObjectError::BadRecords`], when the others are delivered, or [`ObjectError::Interrupted`].
     pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
         let mut matcher = Matcher::new(Arc::clone(self.rules));
+        let limit = self.context.config.source.limits.max_record_bytes;
         let mut found = Vec::new();
-        for record in records {
+        let (mut count, mut first) = (0, None);
+        for (index, record) in (0..).zip(records) {
+            if record.raw.len() > limit {
+                self.context.metrics.records.with_label_values(&["unreadable"]).inc();
+                count += 1;
+                first.get_or_insert(RecordProblem::TooLarge { index, limit });
+                continue;
+            }
             self.context.metrics.records.with_label_values(&["evaluated"]).inc();
             let rules = matcher.matches(&record.raw);
             if !rules.is_empty() {
@@ -169,7 +177,10 @@ impl Reader<'_> {
         }
         count_suppressed(&mut matcher, &self.context.metrics);
         self.deliver(found, None, None, delivery).await?;
-        Ok(Exhausted(()))
+        match first {
+            Some(first) => Err(ObjectError::BadRecords { count, first }),
+            None => Ok(Exhausted(())),
+        }
     }
 
     async fn deliver(
