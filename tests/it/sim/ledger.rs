@@ -347,6 +347,13 @@ impl Ledger {
         if delay.is_zero() && !stopping && held < HELD {
             self.breaks(format!("{receipt} was given back without a delay"));
         }
+        if !stopping && !in_trouble && held < HELD {
+            let receives = self.receives.values().filter(|it| it.message == message && it.at <= at).count();
+            let pause = Duration::from_secs(1 << receives.saturating_sub(1).min(10)).min(VISIBILITY);
+            if delay != pause {
+                self.breaks(format!("{receipt} was given back for {delay:?} after {receives} receives"));
+            }
+        }
         if !stopping && !in_trouble {
             // It was read as far as it can be.
             let events = self.messages.get(&message).map(|it| it.events.clone()).unwrap_or_default();

@@ -95,7 +95,7 @@ fn check(seed: u64, list: &[Op]) {
     let outcome = simulate(seed, list);
     assert!(
         outcome.broken.is_empty(),
-        "seed {seed} breaks promises:\n{}\nto repeat it:\n{}\ntrace:\n{}",
+        "seed {seed} breaks promises:\n{}\nto repeat it:\n{}trace:\n{}",
         outcome.broken.join("\n"),
         paste(seed, list),
         outcome.trace.join("\n")
@@ -129,6 +129,20 @@ fn ten_operations_keep_the_promises() {
         Op::Stop,
     ];
     check(1, &list);
+}
+
+/// A printed list is a test of this file.
+#[test]
+fn a_failing_list_can_be_pasted() {
+    let list = [
+        Op::DieIn { call: Call::Publish, after: 0, how: Death::Before },
+        Op::EventBridge { event: 2 },
+        Op::Wait { milliseconds: 5_000 },
+        Op::Reload { any_key: Rule::Alert, any_stop: Rule::Absent, all: true },
+    ];
+    let name = "rules_beyond_a_claim_that_was_taken_over_are_alerted_too";
+    let pasted = paste(1, &list).replace("seed_1", name).replace("5000", "5_000");
+    assert!(include_str!("mod.rs").contains(&pasted), "{pasted}");
 }
 
 /// A claim is taken over with exactly its alert; what else the event matches is alerted by whoever took it over.

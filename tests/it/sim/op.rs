@@ -362,8 +362,9 @@ fn pick<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
 }
 
-/// The list as a test's source.
+/// The list as a test's source; its name is to be told what it shows.
 pub fn paste(seed: u64, list: &[Op]) -> String {
     let lines: Vec<_> = list.iter().map(|op| format!("        Op::{op:?},\n")).collect();
-    format!("    let list = [\n{}    ];\n    check({seed}, &list);", lines.concat())
+    let lines = lines.concat();
+    format!("#[test]\nfn seed_{seed}() {{\n    let list = [\n{lines}    ];\n    check({seed}, &list);\n}}\n")
 }
