@@ -281,8 +281,9 @@ async fn a_stop_while_the_queue_does_not_answer_ends_in_time() {
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}: {}", told.elapsed(), daemon.log());
     scene.proxy.clear();
-    let _next = scene.daemon(&settings);
+    let next = scene.daemon(&settings);
     scene.all_is_well(0..60).await;
+    assert!(next.metric("trailhound_messages_received_total") >= Some(1.0), "what was held is received again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
