@@ -88,6 +88,8 @@ impl ObjectError {
 pub struct Reader<'a> {
     pub context: &'a Context,
     pub lease: &'a Lease,
+    /// The message that names what is read.
+    pub message_id: &'a str,
     /// The one rule set of this message.
     pub rules: &'a Arc<RuleSet>,
 }
@@ -343,7 +345,7 @@ impl<'a> Reading<'a> {
 
     /// Opens the body where reading stopped, as often as it takes.
     async fn open(&mut self) -> Result<ObjectBody, Stumble> {
-        let Reader { context, lease, .. } = self.reader;
+        let Reader { context, lease, message_id, .. } = self.reader;
         let mut retrying = None;
         let mut holding = None;
         loop {
@@ -358,7 +360,7 @@ impl<'a> Reading<'a> {
                     if context.health.succeeded(Dependency::Objects) {
                         tracing::info!("objects can be read again");
                     }
-                    context.health.object_answered(&self.request.bucket);
+                    context.health.object_opened(&self.request.bucket);
                     return Ok(body);
                 }
                 Err(error) => error,
@@ -370,7 +372,9 @@ impl<'a> Reading<'a> {
                 }
                 (ErrorClass::Permanent, Fault::Denied { .. } | Fault::KmsDenied { .. }) => {
                     context.health.succeeded(Dependency::Objects);
-                    if !context.health.object_denied(&self.request.bucket, &self.request.key, &error) {
+                    // What is not allowed is not asked for.
+                    let expected = !context.config.source.allowed_buckets.is_empty();
+                    if !context.health.object_denied(&self.request.bucket, expected, message_id, &error) {
                         return Err(ObjectError::Refused(error).into());
                     }
                     if holding.is_none() {
