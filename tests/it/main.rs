@@ -27,6 +27,7 @@ mod process_faults;
 mod promises;
 #[cfg(feature = "emulator")]
 mod proxy;
+mod refused;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;

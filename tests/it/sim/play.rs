@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use trailhound::ports::{ErrorClass, Fault};
 
-use super::fixtures::{BUCKET, Rules, log_key, log_object, notification, notification_of, through_eventbridge};
+use super::fixtures::{
+    BUCKET, Rules, event_id, log_key, log_object, notification, notification_of, through_eventbridge,
+};
 use super::ledger::{Ledger, Parcel, VISIBILITY};
 use super::op::{Call, Death, Failure, Op, Other, Service};
 use super::process::{Process, config};
@@ -78,6 +80,7 @@ fn failure(how: Failure) -> Trouble {
     match how {
         Failure::Down => Trouble::Fail(ErrorClass::Transient, Fault::Unavailable),
         Failure::Config => Trouble::Fail(ErrorClass::Config, Fault::Credentials),
+        Failure::Refused => Trouble::Fail(ErrorClass::Permanent, Fault::Invalid),
     }
 }
 
@@ -241,6 +244,9 @@ impl Simulation {
                 }
                 std::fs::write(self.file.path(), self.rules.text()).unwrap();
             }
+            Op::Refuse { call, event } => {
+                lock(&self.world.refused).insert((call.operation(), event_id(event)));
+            }
             Op::Wait { milliseconds } => sleep(Duration::from_millis(milliseconds)).await,
         }
     }
@@ -320,12 +326,11 @@ impl Simulation {
         *lock(&self.troubles) = Troubles::default();
         lock(&self.world.denied).clear();
         let healed = Instant::now();
-        let denied = lock(&self.ledger).denied();
         while !lock(&self.world.queue).messages.is_empty() && healed.elapsed() < END {
             // A death that waited for its call to end.
             self.tend();
             sleep(Duration::from_secs(if healed.elapsed() < RECOVERY { 1 } else { 60 })).await;
-            if healed.elapsed() >= RECOVERY && !denied && !lock(&self.ledger).all_read(&self.world) {
+            if healed.elapsed() >= RECOVERY && !lock(&self.ledger).all_read(&self.world) {
                 self.breaks("what can be read is not settled four minutes after the world healed");
                 break;
             }
@@ -339,6 +344,7 @@ impl Simulation {
             self.tend();
             sleep(Duration::from_secs(60)).await;
         }
+        let denied = lock(&self.ledger).denied();
         for process in &self.processes {
             if process.metrics.messages_in_flight.get() != 0 {
                 self.breaks("a process with nothing to do counts messages in flight");
