@@ -628,7 +628,12 @@ impl Fake {
         if lock(&self.0.denied).contains(&request.bucket) {
             let (process, key) = (self.1, &request.key);
             self.0.note(format!("{process} {key} is denied"));
-            let denied = Fault::Denied { action: "s3:GetObject" };
+            // The objects of the second trail are encrypted, and it is their key that is denied.
+            let denied = if key.starts_with("trail-b/") {
+                Fault::KmsDenied { action: "kms:Decrypt" }
+            } else {
+                Fault::Denied { action: "s3:GetObject" }
+            };
             let trouble = Trouble::Fail(ErrorClass::Permanent, denied.clone());
             self.saw(Seen::Troubled { operation, subjects: std::slice::from_ref(key), trouble: &trouble });
             return Err(error(ErrorClass::Permanent, denied, operation));

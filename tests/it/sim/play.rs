@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use trailhound::ports::{ErrorClass, Fault};
 
 use super::fixtures::{
-    BUCKET, Rules, event_id, log_key, log_object, notification, notification_of, through_eventbridge,
+    BUCKET, Rules, event_id, log_key, log_object, notification, notification_of, through_eventbridge, through_sns,
 };
 use super::ledger::{Ledger, Parcel, VISIBILITY};
 use super::op::{Call, Death, Failure, Op, Other, Service};
@@ -149,7 +149,9 @@ impl Simulation {
         let seed = self.random.u64(..);
         let wrong = Duration::from_secs(self.random.u64(..1200));
         let now = datetime!(2026-05-01 12:00 UTC) + wrong + self.world.age();
-        let process = Process::start_at(&self.world, self.file.path(), seed, config(), now);
+        let mut config = config();
+        config.queue.pollers = 1 + usize::from(seed.is_multiple_of(3));
+        let process = Process::start_at(&self.world, self.file.path(), seed, config, now);
         lock(&self.ledger).started(&process, self.rules);
         self.processes.push(process);
     }
@@ -285,7 +287,10 @@ impl Simulation {
 
     fn deliver(&mut self, trail: &str, events: Vec<u32>) {
         let key = self.put(trail, log_object(&events));
-        self.send(notification(&key), Parcel { events, keys: vec![key], readable: true });
+        let body = notification(&key);
+        // The bucket of the second trail tells a topic.
+        let body = if trail == "trail-b" { through_sns(&body) } else { body };
+        self.send(body, Parcel { events, keys: vec![key], readable: true });
     }
 
     fn bundle(&mut self, events: Vec<u32>, other: Other) {
