@@ -207,7 +207,7 @@ impl Ledger {
             Seen::Began { operation: "sqs:ReceiveMessage", max } => self.receiving(process, *max),
             Seen::Began { .. } => {}
             Seen::Troubled { operation, subjects, trouble } => {
-                self.troubled(world, process, operation, subjects, trouble)
+                self.troubled(world, process, operation, subjects, trouble);
             }
             Seen::Ended { operation, ok } => {
                 let known = self.processes.get_mut(&process).unwrap();
