@@ -100,6 +100,10 @@ async fn deaths(seed: u64, deaths: u32, percent: u32) {
         let daemon = scene.daemon(&settings);
         let sprung = tokio::time::timeout(PATIENCE, sprung).await;
         assert!(sprung.is_ok(), "seed {seed}, death {death}: {moment:?} does not come: {}", daemon.log());
+        if random.u8(0..3) == 0 {
+            // Anywhere after that, between calls or in the middle of a step.
+            tokio::time::sleep(Duration::from_micros(random.u64(0..10_000))).await;
+        }
         daemon.kill();
         assert_ne!(scene.account.left(), 0, "seed {seed}: work ends before death {death}");
     }
