@@ -3,8 +3,8 @@
 mod codec;
 pub mod json;
 mod splitter;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -6,6 +6,8 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 /// A JSON value with its spelling: duplicate keys, and how strings and numbers are written.
 #[derive(Clone, Debug)]
@@ -143,7 +145,7 @@ pub(in crate::rules) enum Unwanted {
 }
 
 /// The lists that patterns name.
-pub(in crate::rules) const LISTS: &str =
+pub(crate) const LISTS: &str =
     r#"{"few": ["a", 1, {"prefix": "b"}], "net": [{"cidr": "10.0.0.0/24"}, "::1"]}"#;
 
 fn listed(name: &str) -> Vec<Condition> {
@@ -388,6 +390,19 @@ fn search(
             }
         }),
     }
+}
+
+/// A pattern, a record, and whether they match, chosen by bytes instead of chance: for fuzzing.
+pub(crate) fn chosen(by: &[u8]) -> Option<(String, String, bool)> {
+    let (kind, by) = by.split_first()?;
+    let random = TestRng::from_seed(RngAlgorithm::PassThrough, by);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), random);
+    let (pattern, record) = match kind % 4 {
+        0 => single_conditions().new_tree(&mut runner).ok()?.current(),
+        1 => bound_fields().new_tree(&mut runner).ok()?.current(),
+        _ => (patterns(NAMES), records()).new_tree(&mut runner).ok()?.current(),
+    };
+    Some((written(&pattern), record.written(), matches(&pattern, &record)))
 }
 
 const TEXTS: [&str; 13] =
