@@ -56,7 +56,9 @@ fn patterns() -> Vec<(String, String)> {
 
 /// Nothing that ends a line, moves a cursor or turns the direction of writing.
 fn assert_one_line(text: &str) {
-    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let odd = |c: char| {
+        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     assert!(!text.contains(odd), "not one plain line: {text:?}");
 }
 

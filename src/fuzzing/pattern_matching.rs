@@ -1,5 +1,5 @@
-//! The input: a byte, then either what chooses a pattern and a record of `naive.rs`, or a pattern and a record as texts
-//! with a NUL between them.
+//! The input: a byte, then either the kind and the seed of a pattern and a record that `naive.rs` generates, or a pattern
+//! and a record as texts with a NUL between them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub fn check(data: &[u8]) {
 
 /// The compiled pattern means what its definition says.
 fn check_meaning(by: &[u8]) {
-    let Some((pattern, record, expected)) = naive::chosen(by.get(..1_024).unwrap_or(by)) else { return };
+    let Some((pattern, record, expected)) = naive::chosen(by) else { return };
     match matches(&pattern, record.as_bytes()) {
         Ok(found) => assert_eq!(found, expected, "{pattern} on {record}"),
         Err(told) => assert!(told.contains("ways"), "{pattern}\n{told}"),
@@ -79,7 +79,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut state = 1_u32;
     for kind in 0..64_u8 {
         let mut seed = vec![0, kind];
-        seed.extend((0..400).map(|_| {
+        seed.extend((0..32).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         }));

@@ -9,8 +9,12 @@ use serde_json::value::RawValue;
 use crate::cloudtrail::testing::{Read, gzip, read_every_record, zstd};
 use crate::cloudtrail::{DecodeError, Limits, json};
 
-const LIMITS: Limits =
-    Limits { max_compressed_bytes: 1 << 20, max_decompressed_bytes: 4 << 20, max_ratio: 200, max_record_bytes: 1 << 18 };
+const LIMITS: Limits = Limits {
+    max_compressed_bytes: 1 << 20,
+    max_decompressed_bytes: 4 << 20,
+    max_ratio: 200,
+    max_record_bytes: 1 << 18,
+};
 
 const RECORDS: &str = "Records";
 
@@ -26,7 +30,10 @@ pub fn check(data: &[u8]) {
     check_small_limit(text, &whole);
 
     // Packed, it is what it was; two layers are opened and no third, so what is packed already is left alone.
-    let plain = !text.starts_with(&[0x1f, 0x8b]) && !text.get(1..4).is_some_and(|magic| [[0xb5, 0x2f, 0xfd], [0x2a, 0x4d, 0x18]].contains(&[magic[0], magic[1], magic[2]]));
+    let plain = !text.starts_with(&[0x1f, 0x8b])
+        && !text
+            .get(1..4)
+            .is_some_and(|magic| [[0xb5, 0x2f, 0xfd], [0x2a, 0x4d, 0x18]].contains(&[magic[0], magic[1], magic[2]]));
     if plain && text.len() > 4 {
         let (head, tail) = text.split_at(text.len() / 3);
         let object = match form % 6 {
