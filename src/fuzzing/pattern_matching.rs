@@ -63,10 +63,10 @@ fn matches(pattern: &str, record: &[u8]) -> Result<bool, String> {
     let found = first.iter().any(|rule| rule.id == "rule");
     let explainer = Explainer::new(&text, &Surroundings::default()).map_err(|errors| errors.to_string())?;
     for id in ["before", "rule", "behind"] {
-        let explained = explainer.explain(id, record).expect("there is such a rule");
-        let matched = first.iter().any(|rule| rule.id == id);
-        if explained.mode == crate::rules::Mode::Alert {
-            assert_eq!(explained.verdict == Verdict::Matches, matched, "{id} is explained as something else");
+        let told = explainer.explain(id, record).expect("there is such a rule");
+        let is_found = first.iter().any(|rule| rule.id == id);
+        if told.mode == crate::rules::Mode::Alert {
+            assert_eq!(told.verdict == Verdict::Matches, is_found, "{id} is explained as something else");
         }
     }
     Ok(found)

@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
         let packed = read_every_record(&object, &[], LIMITS);
         assert_eq!(packed, whole, "in form {}", form % 6);
         check_chunks(&object, &cuts, &packed);
-        check_damage(&object, usize::from(*form), &whole, &cuts);
+        check_truncated(&object, usize::from(*form), &whole, &cuts);
     }
 }
 
@@ -66,8 +66,8 @@ fn check_chunks(object: &[u8], cuts: &[usize], whole: &Read) {
     }
 }
 
-/// With one bit turned, or cut off, every record but the one at the damage is as it was, and the end is told as an error, unless all is there.
-fn check_damage(object: &[u8], form: usize, whole: &Read, cuts: &[usize]) {
+/// Cut off, an object has the records that it had before the cut, and is an error unless they are all there.
+fn check_truncated(object: &[u8], form: usize, whole: &Read, cuts: &[usize]) {
     let cut = object.get(..object.len() * (form % 32) / 32).unwrap_or_default();
     let read = read_every_record(cut, cuts, LIMITS);
     assert!(read.records.len() <= whole.records.len());
