@@ -3,7 +3,7 @@
 mod codec;
 pub mod json;
 mod splitter;
-#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), cfg(test))]
 pub(crate) mod testing;
 
 use std::sync::Arc;

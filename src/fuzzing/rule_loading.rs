@@ -103,7 +103,9 @@ fn check_import(format: Format, text: &str) {
         }
         Err(errors) => {
             assert!(!errors.is_empty());
-            errors.iter().for_each(|error| super::assert_one_line(&error.to_string()));
+            for error in &errors {
+                super::assert_one_line(&error.to_string());
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! EventBridge's own engine (github.com/aws/event-ruler) is the judge. `docs/rules.md` says it in our words.
 
 mod compiled;
-#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), cfg(test))]
 pub(crate) mod naive;
 mod parse;
 #[cfg(test)]
