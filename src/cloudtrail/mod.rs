@@ -3,8 +3,8 @@
 mod codec;
 pub mod json;
 mod splitter;
-#[cfg(test)]
-mod testing;
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ mod index;
 mod lint;
 mod matcher;
 pub mod names;
-mod pattern;
+pub(crate) mod pattern;
 mod reader;
 #[cfg(test)]
 mod schema;
