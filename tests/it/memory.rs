@@ -49,7 +49,8 @@ fn member(text: &str) -> Vec<u8> {
 /// A record that no rule matches, of the size and variety of real ones: gzip makes a tenth of them.
 fn ordinary(number: u32) -> String {
     // A multiplicative hash: digits that differ, and that are the same in every run.
-    let noise = |salt: u32| number.wrapping_add(salt).wrapping_mul(2_654_435_761);
+    let noise =
+        |salt: u32| number.wrapping_mul(2_654_435_761) ^ salt.wrapping_mul(number.wrapping_mul(0x9e37_79b1) | 1);
     let mut record = record(6 * (number % 100_000));
     record["eventID"] = format!("{:08x}-0000-4000-9000-{number:012}", noise(1)).into();
     record["requestID"] = format!("{:08x}-{:08x}", noise(2), noise(3)).into();
@@ -59,6 +60,8 @@ fn ordinary(number: u32) -> String {
         "filterSet": { "items": [{ "name": "vpc-id", "valueSet": { "items": [{ "value": "vpc-0a1b2c3d4e5f60718" }] } }] },
         "maxResults": number % 1000,
     });
+    let id: String = (6..20).map(|salt| format!("{:08x}", noise(salt))).collect();
+    record["additionalEventData"] = serde_json::json!({ "x-amz-id-2": id });
     record["tlsDetails"] = serde_json::json!({ "tlsVersion": "TLSv1.3", "cipherSuite": "TLS_AES_128_GCM_SHA256",
         "clientProvidedHostHeader": "ec2.us-east-1.amazonaws.com" });
     record.to_string()
