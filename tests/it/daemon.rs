@@ -145,8 +145,15 @@ impl Daemon {
 
     /// The most memory that it had in use, in bytes. Only Linux tells.
     pub fn peak_memory(&self) -> Option<u64> {
+        self.memory("VmHWM")
+    }
+
+    /// A figure of its memory, in bytes: `VmRSS`, or the parts of it, `RssAnon` and `RssFile`. Only Linux tells.
+    pub fn memory(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
+        let mut lines = status.lines();
+        let kibibytes =
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB"))?;
         Some(kibibytes.parse::<u64>().ok()? * 1024)
     }
 

@@ -18,6 +18,8 @@ mod daemon;
 mod demo;
 mod fakes;
 mod faults;
+#[cfg(feature = "emulator")]
+mod memory;
 mod observability;
 mod outages;
 #[cfg(feature = "emulator")]
