@@ -78,6 +78,15 @@ pub struct Daemon {
     output: PathBuf,
 }
 
+/// Another build of the daemon to test, such as the release's.
+pub fn other_binary() -> Option<std::ffi::OsString> {
+    std::env::var_os("TRAILHOUND_TEST_BINARY")
+}
+
+fn binary() -> std::ffi::OsString {
+    other_binary().unwrap_or_else(|| env!("CARGO_BIN_EXE_trailhound").into())
+}
+
 impl Daemon {
     pub fn start(account: &Account, settings: &[(&str, &str)]) -> Self {
         Self::start_with(account, settings, None)
@@ -88,7 +97,7 @@ impl Daemon {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = account.folder.path().join(format!("log-{port}.jsonl"));
         let output_file = account.folder.path().join(format!("output-{port}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trailhound"));
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .env("AWS_ENDPOINT_URL", account.emulator.endpoint())
