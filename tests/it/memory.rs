@@ -171,8 +171,8 @@ async fn eight_objects_of_10_mb_at_once_fit_into_24_mib() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixteen_objects_of_48_mib_at_once_fit_into_64_mib() {
-    holds(Load { objects: 16, size: 48 * MIB, bound: 64 * MIB, patience: Duration::from_secs(600) }).await;
+async fn sixteen_objects_of_24_mib_at_once_fit_into_64_mib() {
+    holds(Load { objects: 16, size: 24 * MIB, bound: 64 * MIB, patience: Duration::from_secs(600) }).await;
 }
 
 /// Sixteen GiB to inflate and read: for a release build, which `TRAILHOUND_TEST_BINARY` names.
