@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +22,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::env::lock;
 use crate::health::{Health, Report};
 use crate::metrics::{Metrics, REVISION};
 use crate::reload::RuleSource;
@@ -33,12 +35,11 @@ struct Limits {
     head: Duration,
     /// How long its connection may last in all: it serves one request.
     connection: Duration,
+    /// Connections at once. One more ends the oldest, so that slow clients cannot keep a probe out.
+    connections: usize,
 }
 
-const LIMITS: Limits = Limits { head: Duration::from_secs(5), connection: Duration::from_secs(15) };
-
-/// Connections at once. One more ends the oldest, so that slow clients cannot keep a probe out.
-const MAX_CONNECTIONS: usize = 64;
+const LIMITS: Limits = Limits { head: Duration::from_secs(5), connection: Duration::from_secs(15), connections: 64 };
 
 /// How long to wait when no connection can be accepted (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -107,7 +108,14 @@ fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/rules", get(rules))
-        .with_state(state)
+        .with_state(Pages { state, last_rules: Arc::default() })
+}
+
+#[derive(Clone)]
+struct Pages {
+    state: AdminState,
+    /// The page of the rules as it was last written. It can be megabytes, and clients that do not read it share it.
+    last_rules: Arc<Mutex<Bytes>>,
 }
 
 async fn serve(limits: Limits, listener: tokio::net::TcpListener, router: Router) {
@@ -124,7 +132,7 @@ async fn serve(limits: Limits, listener: tokio::net::TcpListener, router: Router
             }
         };
         open.retain(|connection| !connection.is_finished());
-        if open.len() >= MAX_CONNECTIONS
+        if open.len() >= limits.connections
             && let Some(oldest) = open.pop_front()
         {
             oldest.abort();
@@ -154,12 +162,12 @@ struct Liveness {
     report: Report,
 }
 
-async fn livez(State(state): State<AdminState>) -> Response {
+async fn livez(State(Pages { state, .. }): State<Pages>) -> Response {
     let report = state.health.live();
     (status(&report), Json(Liveness { was_ready: state.health.was_ready(), report })).into_response()
 }
 
-async fn readyz(State(state): State<AdminState>) -> Response {
+async fn readyz(State(Pages { state, .. }): State<Pages>) -> Response {
     let report = state.health.ready();
     (status(&report), Json(report)).into_response()
 }
@@ -168,7 +176,7 @@ fn status(report: &Report) -> StatusCode {
     if report.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn metrics(State(state): State<AdminState>) -> Response {
+async fn metrics(State(Pages { state, .. }): State<Pages>) -> Response {
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], state.metrics.encode()).into_response()
 }
 
@@ -198,13 +206,13 @@ struct RulesPage {
     rules: Vec<RuleInfo>,
 }
 
-async fn rules(State(state): State<AdminState>) -> Response {
+async fn rules(State(Pages { state, last_rules }): State<Pages>) -> Response {
     let Some(source) = state.rules.get() else {
         let why = serde_json::json!({ "error": "the rules are not loaded yet: /readyz says why" });
         return (StatusCode::SERVICE_UNAVAILABLE, Json(why)).into_response();
     };
     let (current, status) = (source.current(), source.status());
-    Json(RulesPage {
+    let page = RulesPage {
         hash: current.hash().to_owned(),
         path: source.location().to_string(),
         etag: status.etag,
@@ -212,8 +220,15 @@ async fn rules(State(state): State<AdminState>) -> Response {
         error: status.error,
         warnings: status.warnings,
         rules: current.rules().iter().map(|rule| RuleInfo::clone(rule)).collect(),
-    })
-    .into_response()
+    };
+    let Ok(text) = serde_json::to_vec(&page) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut last = lock(&last_rules);
+    if *last != text {
+        *last = text.into();
+    }
+    ([(header::CONTENT_TYPE, "application/json")], last.clone()).into_response()
 }
 
 #[cfg(test)]
@@ -233,6 +248,9 @@ mod tests {
         "id": "trail-stopped", "description": "A trail was stopped", "severity": "CRITICAL",
         "eventSource": "cloudtrail.amazonaws.com", "eventName": "StopLogging"
     }]}"#;
+
+    const PATIENT: Limits =
+        Limits { head: Duration::from_mins(10), connection: Duration::from_mins(10), connections: 64 };
 
     struct Running {
         admin: Admin,
@@ -337,7 +355,7 @@ mod tests {
     #[test]
     fn nothing_but_reading_is_allowed() {
         let running = start(LIMITS);
-        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
             let (head, _) = running.ask(method, "/rules");
             assert!(head.starts_with("http/1.1 405 "), "{method}: {head}");
             assert!(head.contains("allow: get,head"), "{method}: {head}");
@@ -347,10 +365,113 @@ mod tests {
         assert!(running.ask("GET", "/rules/reload").0.starts_with("http/1.1 404 "));
     }
 
+    /// Everything that comes for these bytes until the connection ends.
+    fn answer_to(running: &Running, bytes: &[u8]) -> String {
+        let mut stream = running.connect();
+        // The server may hang up before it has read all.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).map_err(|error| {
+            assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset), "{error}");
+        });
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[test]
+    fn a_body_is_not_waited_for() {
+        let running = start(PATIENT);
+        for more in
+            ["Content-Length: 9999999999", "Transfer-Encoding: chunked", "Expect: 100-continue\r\nContent-Length: 9"]
+        {
+            let answer = answer_to(&running, format!("POST /rules HTTP/1.1\r\nHost: x\r\n{more}\r\n\r\n").as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{more}: {answer}");
+            let answer = answer_to(&running, format!("GET /livez HTTP/1.1\r\nHost: x\r\n{more}\r\n\r\n").as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{more}: {answer}");
+        }
+    }
+
+    #[test]
+    fn a_connection_serves_one_request() {
+        let running = start(LIMITS);
+        let one = "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n";
+        let answer = answer_to(&running, one.repeat(1000).as_bytes());
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_refused() {
+        let running = start(PATIENT);
+        let headers = "X: y\r\n".repeat(200);
+        for head in [
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1 << 20)),
+            format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(1 << 20)),
+            format!("GET /livez HTTP/1.1\r\nHost: x\r\n{headers}\r\n"),
+            "a".repeat(1 << 20),
+        ] {
+            let answer = answer_to(&running, head.as_bytes());
+            assert!(!answer.contains(" 200 "), "{answer}");
+        }
+        assert_eq!(running.get("/livez").0, 200);
+    }
+
+    #[test]
+    fn what_is_no_request_is_no_harm() {
+        let running = start(LIMITS);
+        let garbage: [&[u8]; 10] = [
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03TLS asks for another greeting\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+            b"\x00\x00\x00\x00\r\n\r\n",
+            b"GET /livez\r\n\r\n",
+            b"GET /livez HTTP/9.9\r\n\r\n",
+            b"GET  /livez  HTTP/1.1\r\nHost : x\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nGET ",
+            b"GET /livez HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        for bytes in garbage {
+            let answer = answer_to(&running, bytes);
+            assert!(!answer.contains(" 200 "), "{:?}: {answer}", String::from_utf8_lossy(bytes));
+        }
+        assert_eq!(running.get("/livez").0, 200);
+    }
+
+    /// Each holds a page that no socket takes whole.
+    #[test]
+    fn clients_that_do_not_read_keep_no_probe_out() {
+        let running = start(PATIENT);
+        let description = "x".repeat(2000);
+        let rule =
+            |at| format!(r#"{{"id":"r{at}","severity":"LOW","description":"{description}","eventName":"A{at}"}}"#);
+        let many: Vec<String> = (0..4000).map(rule).collect();
+        let rules = RuleSet::parse(&format!(r#"{{"events":[{}]}}"#, many.join(","))).unwrap();
+        let path = RulePath::File("no-such-file.json".into());
+        let source = RuleSource::new(path, rules, datetime!(2026-03-01 12:00 UTC), Arc::clone(&running.state.metrics));
+        let state = AdminState { rules: Arc::new(OnceLock::from(source)), ..running.state.clone() };
+        drop(running.admin);
+        let limits = Limits { connections: 3, ..PATIENT };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let running = Running { admin: Admin::start_within(limits, listener, state.clone()).unwrap(), state };
+        let mut slow: Vec<TcpStream> = (0..=limits.connections)
+            .map(|_| {
+                let mut stream = running.connect();
+                stream.write_all(b"GET /rules HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                stream.peek(&mut [0]).unwrap();
+                stream
+            })
+            .collect();
+        assert_eq!(running.get("/livez").0, 200);
+        let (mut oldest, mut newest) = (Vec::new(), Vec::new());
+        let _cut = slow[0].read_to_end(&mut oldest);
+        slow[limits.connections].read_to_end(&mut newest).unwrap();
+        assert!(newest.len() > 8_000_000 && oldest.len() < newest.len(), "{} and {}", oldest.len(), newest.len());
+    }
+
     #[test]
     fn slow_clients_keep_no_probe_out() {
-        let running = start(Limits { head: Duration::from_mins(10), connection: Duration::from_mins(10) });
-        let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
+        let running = start(PATIENT);
+        let slow: Vec<TcpStream> = (0..3 * PATIENT.connections)
             .map(|_| {
                 let mut stream = running.connect();
                 stream.write_all(b"GET /livez HT").unwrap();
@@ -364,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_head_that_never_ends_is_cut_off() {
-        let running = start(Limits { head: Duration::from_millis(50), connection: Duration::from_mins(10) });
+        let running = start(Limits { head: Duration::from_millis(50), ..PATIENT });
         let mut stream = running.connect();
         stream.write_all(b"GET /livez HT").unwrap();
         let mut answer = Vec::new();
@@ -376,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_close_is_cut_off() {
-        let running = start(Limits { head: Duration::from_mins(10), connection: Duration::from_millis(50) });
+        let running = start(Limits { connection: Duration::from_millis(50), ..PATIENT });
         assert_eq!(running.connect().read(&mut [0; 16]).unwrap(), 0);
     }
 

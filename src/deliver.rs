@@ -24,12 +24,12 @@ use crate::alert::{DetectedEvent, EventKey, Outbound, PUBLISH_LIMIT, StoredItem,
 use crate::claim::{Claim, ClaimToken, Mark, Recorded};
 use crate::context::Context;
 use crate::env::lock;
-use crate::health::Dependency;
+use crate::health::{Dependency, Refusal};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
-use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep};
+use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep, tell_refusals};
 use crate::rules::RuleSet;
 
 /// How long a claim's token must stand still before others may take it over.
@@ -40,6 +40,10 @@ const FRESH: Duration = Duration::from_secs(10);
 const STORE_CALLS: usize = 8;
 /// SNS takes at most this many alerts in one call.
 const PUBLISH_BATCH: usize = 10;
+
+const PUBLISH: &str = "sns:PublishBatch";
+const RECORD: (Dependency, &str) = (Dependency::Store, "dynamodb:PutItem");
+const UPDATE: (Dependency, &str) = (Dependency::Store, "dynamodb:UpdateItem");
 
 /// Proof that everything a message names was stored, and all of it that alerts was alerted or is covered by an earlier
 /// alert. Only this module can make one, and deleting the message uses it up.
@@ -217,18 +221,21 @@ impl Batch<'_> {
     async fn record(&mut self, pending: Vec<Pending>) -> Result<(Vec<Claimed>, Vec<Pending>), Interruption> {
         let (context, lease) = (self.context, self.lease);
         let outcomes: Vec<_> = futures_util::stream::iter(pending)
-            .map(|pending| record_one(context, lease, pending))
+            .map(|pending| async move {
+                let key = pending.item.key.clone();
+                (key, record_one(context, lease, pending).await)
+            })
             .buffered(STORE_CALLS)
             .collect()
             .await;
         let (mut claimed, mut held) = (Vec::new(), Vec::new());
         let mut interruption = None;
-        for outcome in outcomes {
+        for (key, outcome) in outcomes {
             match outcome {
                 Ok(Next::Settled) => {}
                 Ok(Next::Claimed(one)) => claimed.push(*one),
                 Ok(Next::Held(one)) => held.push(*one),
-                Err(GaveUp::Refused(error)) => self.refuse(&error),
+                Err(GaveUp::Refused(error)) => self.refuse(&key, &error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
             }
         }
@@ -282,7 +289,7 @@ impl Batch<'_> {
             }
             let (claims, alerts): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
             let results = self.context.ports.publisher.publish(&alerts);
-            let results = call_for_message(&self.context.env.stop, "sns:PublishBatch", results).await;
+            let results = call_for_message(&self.context.env.stop, PUBLISH, results).await;
             let results = match results {
                 Ok(results) => results,
                 Err(error) => {
@@ -294,12 +301,14 @@ impl Batch<'_> {
                         }
                         return Ok(lost);
                     }
-                    self.count_failures(&error, alerts.len());
                     if error.class == ErrorClass::Permanent {
-                        self.refuse(&error);
-                        return Ok(lost);
+                        if claims.first().is_none_or(|claimed| self.is_refused(&claimed.pending.item.key, &error)) {
+                            return Ok(lost);
+                        }
+                    } else {
+                        self.count_failures(error.class, alerts.len());
+                        self.report(&error);
                     }
-                    self.report(&error);
                     Vec::new()
                 }
             };
@@ -310,21 +319,27 @@ impl Batch<'_> {
             for (claimed, alert) in claims.into_iter().zip(alerts) {
                 match results.next() {
                     Some(Ok(id)) => accepted.push((claimed, id)),
-                    Some(Err(error)) => {
-                        self.count_failures(&error, 1);
-                        if error.class == ErrorClass::Permanent {
-                            self.refuse(&error);
-                        } else {
-                            if !accepted_any {
-                                self.report(&error);
-                            }
+                    Some(Err(error)) if error.class == ErrorClass::Permanent => {
+                        let key = &claimed.pending.item.key;
+                        if accepted_any {
+                            // Others are accepted: it is this event's own fault.
+                            self.count_failures(error.class, 1);
+                            self.refuse(key, &error);
+                        } else if !self.is_refused(key, &error) {
                             again.push((claimed, alert));
                         }
+                    }
+                    Some(Err(error)) => {
+                        self.count_failures(error.class, 1);
+                        if !accepted_any {
+                            self.report(&error);
+                        }
+                        again.push((claimed, alert));
                     }
                     None => again.push((claimed, alert)),
                 }
             }
-            if accepted_any && self.context.health.succeeded(Dependency::Publisher) {
+            if accepted_any && self.context.health.accepted(Dependency::Publisher, PUBLISH) {
                 tracing::info!("alerts are accepted again");
             }
             lost.extend(self.mark(accepted).await?);
@@ -360,7 +375,7 @@ impl Batch<'_> {
                 match ours {
                     Ok(true) => kept.push((claimed, alert)),
                     Ok(false) => lost.push(claimed.pending),
-                    Err(GaveUp::Refused(error)) => self.refuse(&error),
+                    Err(GaveUp::Refused(error)) => self.refuse(&claimed.pending.item.key, &error),
                     Err(GaveUp::Interrupted(why)) => return Err(why),
                 }
             }
@@ -373,26 +388,46 @@ impl Batch<'_> {
     async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Vec<Pending>, Interruption> {
         let context = self.context;
         let outcomes: Vec<_> = futures_util::stream::iter(accepted)
-            .map(|(claimed, id)| mark_one(context, claimed, id))
+            .map(|(claimed, id)| async move {
+                let key = claimed.pending.item.key.clone();
+                (key, mark_one(context, claimed, id).await)
+            })
             .buffered(STORE_CALLS)
             .collect()
             .await;
         let (mut untold, mut interruption) = (Vec::new(), None);
-        for outcome in outcomes {
+        for (key, outcome) in outcomes {
             match outcome {
                 // What is only recorded was settled with the claim.
                 Ok(pending) if pending.item.alerting().is_subset(&pending.told) => {}
                 Ok(pending) => untold.push(pending),
-                Err(GaveUp::Refused(error)) => self.refuse(&error),
+                Err(GaveUp::Refused(error)) => self.refuse(&key, &error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
             }
         }
         interruption.map_or(Ok(untold), Err)
     }
 
-    fn refuse(&mut self, error: &PortError) {
-        tracing::error!(%error, "an event cannot be delivered; its message is left for redrive");
-        self.refused.get_or_insert_with(|| error.to_string());
+    /// Whether SNS refuses this event for its own sake; else the process is at fault, and the alert is tried again.
+    fn is_refused(&mut self, key: &EventKey, error: &PortError) -> bool {
+        match self.context.health.refused(Dependency::Publisher, PUBLISH, &key.event_id, error) {
+            Refusal::Event => {
+                self.count_failures(ErrorClass::Permanent, 1);
+                self.refuse(key, error);
+                true
+            }
+            Refusal::Process { tell } => {
+                self.count_failures(ErrorClass::Config, 1);
+                tell_refusals(tell, Dependency::Publisher, error);
+                false
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: &EventKey, error: &PortError) {
+        let event = key.event_id.escape_default();
+        tracing::error!(event.id = %event, %error, "an event is refused for good; its message is left for redrive");
+        self.refused.get_or_insert_with(|| format!("event {event}: {error}"));
     }
 
     fn report(&self, error: &PortError) {
@@ -405,8 +440,8 @@ impl Batch<'_> {
         }
     }
 
-    fn count_failures(&self, error: &PortError, count: usize) {
-        let class = match error.class {
+    fn count_failures(&self, class: ErrorClass, count: usize) {
+        let class = match class {
             ErrorClass::Transient => "transient",
             ErrorClass::Permanent => "permanent",
             ErrorClass::Config => "config",
@@ -427,7 +462,8 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
         .filter(|(claim, since)| since.elapsed() >= claim.length)
         .map(|(claim, _)| claim.token.clone());
     let token = ClaimToken(context.env.random.token());
-    let (recorded, since) = persist(context, Dependency::Store, "dynamodb:PutItem", Until::Held(lease), || {
+    let event = &pending.item.key.event_id;
+    let (recorded, since) = persist(context, RECORD, event, Until::Held(lease), || {
         context.ports.store.record(&pending.item, &token, CLAIM_LENGTH, expired.as_ref())
     })
     .await?;
@@ -454,7 +490,8 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
 
 async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Result<bool, GaveUp> {
     let fresh = ClaimToken(context.env.random.token());
-    let (ours, since) = persist(context, Dependency::Store, "dynamodb:UpdateItem", Until::Held(lease), || {
+    let event = &claimed.pending.item.key.event_id;
+    let (ours, since) = persist(context, UPDATE, event, Until::Held(lease), || {
         context.ports.store.renew(&claimed.pending.item.key, &claimed.claim, &fresh)
     })
     .await?;
@@ -479,7 +516,7 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
     let mark = Mark { alert: claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
     let key = &pending.item.key;
     let stop = Until::Stopping(&context.env.stop);
-    persist(context, Dependency::Store, "dynamodb:UpdateItem", stop, || context.ports.store.mark(key, &mark)).await?;
+    persist(context, UPDATE, &key.event_id, stop, || context.ports.store.mark(key, &mark)).await?;
     pending.told.extend(mark.alert.rules);
     Ok(pending)
 }

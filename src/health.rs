@@ -5,6 +5,8 @@
 //! the objects fail nothing more is received: what is held waits under its heartbeat. A failing queue is the poller's
 //! own affair. A denied object is no failure of a dependency: denials are counted for each bucket, and one that denies
 //! everything makes the process unready, and intake falls to one message at a time until an object of any bucket is read.
+//! Nor is an event that the store or the publisher refuses, until one of their calls refused [`REFUSALS`] events in a row:
+//! then it is the process's own fault, and one message at a time finds out when that is mended.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,8 +22,11 @@ use crate::env::lock;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError};
 
-/// How many objects of a bucket must be denied in a row before the denial is the process's own.
+/// Of how many messages a bucket's objects must be denied in a row before the denial is the process's own.
 pub const DENIALS: usize = 8;
+
+/// How many different events a call must refuse in a row before the refusal is the process's own.
+pub const REFUSALS: usize = 8;
 
 /// Failures shorter than this do not make the process unready: a single throttled call is no outage.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,6 +64,15 @@ impl Dependency {
     }
 }
 
+/// Whose fault it is that an event was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The event's.
+    Event,
+    /// The process's: the call refuses every event. `tell` if the log is to say so: it has not for a minute.
+    Process { tell: bool },
+}
+
 /// Whether the poller may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {
@@ -88,7 +102,7 @@ struct Failure {
     since: Instant,
     class: ErrorClass,
     detail: String,
-    /// Objects only: the service answers, so that the failure may be of one object.
+    /// The service answers, so that the failure may be of what was asked.
     reachable: bool,
     /// The log spoke of it.
     told: bool,
@@ -102,6 +116,15 @@ struct Known {
     told: Option<Instant>,
     /// Tasks that repeat a call of their own until it works.
     retrying: usize,
+    /// By operation, hashes of the events that it refused since it last accepted one; each once, up to [`REFUSALS`].
+    refusals: BTreeMap<&'static str, Vec<u64>>,
+}
+
+impl Known {
+    /// Whether one of its calls refuses every event.
+    fn refuses_everything(&self) -> bool {
+        self.refusals.values().any(|events| events.len() >= REFUSALS)
+    }
 }
 
 #[derive(Debug)]
@@ -119,6 +142,8 @@ struct State {
     denied: VecDeque<Denied>,
     /// When an object of any bucket was last opened, or known not to be there.
     answered: Option<Instant>,
+    /// Buckets of which an object was opened, the one that was longest ago at the front.
+    read: VecDeque<String>,
     /// Tasks that hold a message because its bucket denies everything.
     holding: usize,
 }
@@ -127,9 +152,11 @@ struct State {
 #[derive(Debug)]
 struct Denied {
     bucket: String,
-    /// Hashes of the keys, each once, up to [`DENIALS`].
-    keys: Vec<u64>,
-    /// When the last of these keys was added.
+    /// Whether the configuration names it.
+    expected: bool,
+    /// Hashes of the messages that named the objects, each once, up to [`DENIALS`].
+    messages: Vec<u64>,
+    /// When the last of these messages was added.
     since: Instant,
     /// When any object was last denied.
     last: Instant,
@@ -137,13 +164,18 @@ struct Denied {
 }
 
 impl Denied {
-    fn new(bucket: &str, now: Instant) -> Self {
-        Self { bucket: bucket.to_owned(), keys: Vec::new(), since: now, last: now, detail: String::new() }
+    fn new(bucket: &str, expected: bool, now: Instant) -> Self {
+        let bucket = bucket.to_owned();
+        Self { bucket, expected, messages: Vec::new(), since: now, last: now, detail: String::new() }
     }
+}
 
-    /// Whether it is no longer the objects' fault, but the process's.
-    fn is_own_fault(&self) -> bool {
-        self.keys.len() >= DENIALS
+impl State {
+    /// Whether it is no longer the objects' fault, but the process's. Whoever can send to the queue can name objects of
+    /// any bucket: one that is neither configured nor was ever read counts only while nothing else could be read either.
+    fn is_own_fault(&self, denied: &Denied) -> bool {
+        let ours = denied.expected || self.answered.is_none() || self.read.contains(&denied.bucket);
+        ours && denied.messages.len() >= DENIALS
     }
 }
 
@@ -163,7 +195,10 @@ impl Health {
     pub fn new(metrics: Arc<Metrics>, wait: Duration) -> Self {
         let known = Dependency::ALL
             .into_iter()
-            .map(|it| (it, Known { reached: false, failure: None, told: None, retrying: 0 }))
+            .map(|it| {
+                let refusals = BTreeMap::new();
+                (it, Known { reached: false, failure: None, told: None, retrying: 0, refusals })
+            })
             .collect();
         Self {
             state: Mutex::new(State {
@@ -176,6 +211,7 @@ impl Health {
                 object_read: None,
                 denied: VecDeque::new(),
                 answered: None,
+                read: VecDeque::new(),
                 holding: 0,
             }),
             intake: watch::channel(Intake::Open).0,
@@ -192,7 +228,57 @@ impl Health {
                 return false;
             };
             known.reached = true;
+            if known.refuses_everything() {
+                // Another of its calls.
+                return false;
+            }
             known.failure.take().is_some_and(|failure| failure.told)
+        })
+    }
+
+    /// A call accepted an event. True if this ended a failure of which the log spoke.
+    pub fn accepted(&self, dependency: Dependency, operation: &'static str) -> bool {
+        self.change(|state| {
+            if let Some(known) = state.known.get_mut(&dependency) {
+                known.refusals.remove(operation);
+            }
+        });
+        self.succeeded(dependency)
+    }
+
+    /// A call refused an event for good. It is the process's fault once [`REFUSALS`] different events in a row were.
+    pub fn refused(&self, dependency: Dependency, operation: &'static str, event: &str, error: &PortError) -> Refusal {
+        let hash = self.hasher.hash_one(event);
+        self.change(|state| {
+            let Some(known) = state.known.get_mut(&dependency) else {
+                return Refusal::Event;
+            };
+            known.reached = true;
+            let events = known.refusals.entry(operation).or_default();
+            if events.len() < REFUSALS && !events.contains(&hash) {
+                events.push(hash);
+            }
+            if events.len() < REFUSALS {
+                // An answer, though not the one wanted: the service works.
+                if !known.refuses_everything() {
+                    known.failure = None;
+                }
+                return Refusal::Event;
+            }
+            let now = Instant::now();
+            let tell = known.told.is_none_or(|at| now.saturating_duration_since(at) >= REMINDER);
+            if tell {
+                known.told = Some(now);
+            }
+            let (since, told) = known.failure.as_ref().map_or((now, false), |before| (before.since, before.told));
+            known.failure = Some(Failure {
+                since,
+                class: ErrorClass::Config,
+                detail: format!("the last {REFUSALS} events were all refused: {error}"),
+                reachable: true,
+                told: told || tell,
+            });
+            Refusal::Process { tell }
         })
     }
 
@@ -261,6 +347,12 @@ impl Health {
         lock(&self.state).known.get(&dependency).map_or(0, |known| known.retrying)
     }
 
+    /// How many tasks repeat a call for the sake of a message's content until it works.
+    pub fn all_waiting(&self) -> usize {
+        let state = lock(&self.state);
+        state.known.iter().filter(|(it, _)| **it != Dependency::Queue).map(|(_, known)| known.retrying).sum()
+    }
+
     /// An object was read to its end.
     pub fn object_read(&self) {
         lock(&self.state).object_read = Some(Instant::now());
@@ -271,6 +363,18 @@ impl Health {
         lock(&self.state).object_read.is_some_and(|at| at > instant)
     }
 
+    /// An object of this bucket was opened.
+    pub fn object_opened(&self, bucket: &str) {
+        self.change(|state| {
+            state.read.retain(|it| it != bucket);
+            if state.read.len() >= MAX_BUCKETS {
+                state.read.pop_front();
+            }
+            state.read.push_back(bucket.to_owned());
+        });
+        self.object_answered(bucket);
+    }
+
     /// An object of this bucket was opened, or is known not to be there.
     pub fn object_answered(&self, bucket: &str) {
         self.change(|state| {
@@ -279,21 +383,23 @@ impl Health {
         });
     }
 
-    /// An object was denied. True if this makes it the process's own fault: the last [`DENIALS`] objects of this
-    /// bucket were all denied.
-    pub fn object_denied(&self, bucket: &str, key: &str, error: &PortError) -> bool {
-        let hash = self.hasher.hash_one(key);
+    /// An object that this message names was denied. True if this makes it the process's own fault: the objects of the
+    /// last [`DENIALS`] messages for this bucket were all denied, and the bucket is `expected` by the configuration, was
+    /// read before, or is like every other.
+    pub fn object_denied(&self, bucket: &str, expected: bool, message: &str, error: &PortError) -> bool {
+        let hash = self.hasher.hash_one(message);
         self.change(|state| {
             let now = Instant::now();
             let known = state.denied.iter().position(|denied| denied.bucket == bucket);
-            let mut denied = known.and_then(|at| state.denied.remove(at)).unwrap_or_else(|| Denied::new(bucket, now));
-            if denied.keys.len() < DENIALS && !denied.keys.contains(&hash) {
-                denied.keys.push(hash);
+            let known = known.and_then(|at| state.denied.remove(at));
+            let mut denied = known.unwrap_or_else(|| Denied::new(bucket, expected, now));
+            if denied.messages.len() < DENIALS && !denied.messages.contains(&hash) {
+                denied.messages.push(hash);
                 denied.since = now;
             }
             denied.last = now;
             denied.detail = format!("the last {DENIALS} objects of bucket {bucket} were all denied: {error}");
-            let own_fault = denied.is_own_fault();
+            let own_fault = state.is_own_fault(&denied);
             if state.denied.len() >= MAX_BUCKETS {
                 state.denied.pop_front();
             }
@@ -387,7 +493,7 @@ impl Health {
             };
             checks.push(Check { name: dependency.name(), ok, detail });
         }
-        let denial = state.denied.iter().rev().find(|it| it.is_own_fault() && it.last.elapsed() < FORGOTTEN);
+        let denial = state.denied.iter().rev().find(|it| state.is_own_fault(it) && it.last.elapsed() < FORGOTTEN);
         let denial = denial.map(|denied| denied.detail.clone());
         checks.push(Check { name: "object_access", ok: denial.is_none(), detail: denial.unwrap_or_default() });
         let stopping = state.stopping;
@@ -430,7 +536,7 @@ impl Health {
         let all_denied = state
             .denied
             .iter()
-            .any(|denied| denied.is_own_fault() && state.answered.is_none_or(|at| at < denied.since));
+            .any(|denied| state.is_own_fault(denied) && state.answered.is_none_or(|at| at < denied.since));
         if all_denied && intake == Intake::Open {
             intake = Intake::Trial;
         }

@@ -94,3 +94,7 @@ pub mod cli;
 /// `trailhound demo`: an attacked account, told by the real daemon on the emulator.
 #[cfg(feature = "emulator")]
 pub mod demo;
+
+/// What the fuzz targets check, and their seeds: part of the crate `fuzz`, and of the tests here.
+#[cfg(test)]
+mod fuzzing;

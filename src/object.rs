@@ -88,6 +88,8 @@ impl ObjectError {
 pub struct Reader<'a> {
     pub context: &'a Context,
     pub lease: &'a Lease,
+    /// The message that names what is read.
+    pub message_id: &'a str,
     /// The one rule set of this message.
     pub rules: &'a Arc<RuleSet>,
 }
@@ -156,11 +158,19 @@ impl Reader<'_> {
     ///
     /// # Errors
     ///
-    /// Only [`ObjectError::Interrupted`].
+    /// [`ObjectError::BadRecords`], when the others are delivered, or [`ObjectError::Interrupted`].
     pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
         let mut matcher = Matcher::new(Arc::clone(self.rules));
+        let limit = self.context.config.source.limits.max_record_bytes;
         let mut found = Vec::new();
-        for record in records {
+        let (mut count, mut first) = (0, None);
+        for (index, record) in (0..).zip(records) {
+            if record.raw.len() > limit {
+                self.context.metrics.records.with_label_values(&["unreadable"]).inc();
+                count += 1;
+                first.get_or_insert(RecordProblem::TooLarge { index, limit });
+                continue;
+            }
             self.context.metrics.records.with_label_values(&["evaluated"]).inc();
             let rules = matcher.matches(&record.raw);
             if !rules.is_empty() {
@@ -169,7 +179,10 @@ impl Reader<'_> {
         }
         count_suppressed(&mut matcher, &self.context.metrics);
         self.deliver(found, None, None, delivery).await?;
-        Ok(Exhausted(()))
+        match first {
+            Some(first) => Err(ObjectError::BadRecords { count, first }),
+            None => Ok(Exhausted(())),
+        }
     }
 
     async fn deliver(
@@ -332,7 +345,7 @@ impl<'a> Reading<'a> {
 
     /// Opens the body where reading stopped, as often as it takes.
     async fn open(&mut self) -> Result<ObjectBody, Stumble> {
-        let Reader { context, lease, .. } = self.reader;
+        let Reader { context, lease, message_id, .. } = self.reader;
         let mut retrying = None;
         let mut holding = None;
         loop {
@@ -347,7 +360,7 @@ impl<'a> Reading<'a> {
                     if context.health.succeeded(Dependency::Objects) {
                         tracing::info!("objects can be read again");
                     }
-                    context.health.object_answered(&self.request.bucket);
+                    context.health.object_opened(&self.request.bucket);
                     return Ok(body);
                 }
                 Err(error) => error,
@@ -359,7 +372,9 @@ impl<'a> Reading<'a> {
                 }
                 (ErrorClass::Permanent, Fault::Denied { .. } | Fault::KmsDenied { .. }) => {
                     context.health.succeeded(Dependency::Objects);
-                    if !context.health.object_denied(&self.request.bucket, &self.request.key, &error) {
+                    // What is not allowed is not asked for.
+                    let expected = !context.config.source.allowed_buckets.is_empty();
+                    if !context.health.object_denied(&self.request.bucket, expected, message_id, &error) {
                         return Err(ObjectError::Refused(error).into());
                     }
                     if holding.is_none() {

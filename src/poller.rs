@@ -19,7 +19,7 @@ use crate::worker::work;
 const RECEIVE: usize = 10;
 /// How long a poller waits for more free slots before it receives for those it has.
 const GATHER: Duration = Duration::from_millis(100);
-/// While objects are only tried one at a time: the pause between two tries.
+/// While messages are only tried one at a time: the pause between two tries.
 const TRIAL_PAUSE: Duration = Duration::from_secs(5);
 /// How often a waiting poller shows that it is alive.
 const TICK: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ async fn turn(context: &Context, number: usize, slots: &Slots) -> Option<Vec<Own
     let wait = async {
         match intake {
             Intake::Open => gather(slots).await,
-            Intake::Trial if number == 0 && slots.busy() <= context.health.waiting(Dependency::Objects) => {
+            Intake::Trial if number == 0 && slots.busy() <= context.health.all_waiting() => {
                 tokio::select! {
                     biased;
                     () = context.health.intake_changed(Intake::Trial) => return None,

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::context::{CALL_DEADLINE, Context};
 use crate::env::{Phase, Random, Stop};
-use crate::health::Dependency;
+use crate::health::{Dependency, Refusal};
 use crate::lease::{Lease, LeaseEnd};
 use crate::ports::{ErrorClass, PortError};
 
@@ -133,16 +133,18 @@ pub async fn sleep(pause: Duration, until: Until<'_>) -> Result<(), Interruption
     }
 }
 
-/// Repeats `attempt` while it fails with something that can pass, and tells `Health` meanwhile. Each attempt runs to its
-/// end or its deadline. Gives also when the first attempt began: its answer may have been lost and its work done.
+/// Repeats `attempt`, a call for this event, while it fails with something that can pass, and tells `Health` meanwhile.
+/// Each attempt runs to its end or its deadline. Gives also when the first attempt began: its answer may have been lost
+/// and its work done.
 ///
 /// # Errors
 ///
-/// [`GaveUp::Refused`] with the first permanent error; [`GaveUp::Interrupted`] when `until` says so between two attempts.
+/// [`GaveUp::Refused`] with a permanent error, unless every recent event is refused; [`GaveUp::Interrupted`] when `until`
+/// says so between two attempts.
 pub async fn persist<T, F>(
     context: &Context,
-    dependency: Dependency,
-    operation: &'static str,
+    (dependency, operation): (Dependency, &'static str),
+    event: &str,
     until: Until<'_>,
     mut attempt: impl FnMut() -> F,
 ) -> Result<(T, Instant), GaveUp>
@@ -155,19 +157,19 @@ where
     loop {
         let error = match call_for_message(&context.env.stop, operation, attempt()).await {
             Ok(value) => {
-                if context.health.succeeded(dependency) {
+                if context.health.accepted(dependency, operation) {
                     tracing::info!(dependency = dependency.name(), operation, "works again");
                 }
                 return Ok((value, began));
             }
-            Err(error) if error.class == ErrorClass::Permanent => {
-                // An answer, though not the one wanted: the service works.
-                context.health.succeeded(dependency);
-                return Err(GaveUp::Refused(error));
-            }
             Err(error) => error,
         };
-        if context.health.failed(dependency, &error) {
+        if error.class == ErrorClass::Permanent {
+            match context.health.refused(dependency, operation, event, &error) {
+                Refusal::Event => return Err(GaveUp::Refused(error)),
+                Refusal::Process { tell } => tell_refusals(tell, dependency, &error),
+            }
+        } else if context.health.failed(dependency, &error) {
             tracing::warn!(
                 dependency = dependency.name(),
                 class = ?error.class,
@@ -179,5 +181,18 @@ where
         }
         retrying.get_or_insert_with(|| context.health.retrying(dependency));
         sleep(backoff.pause(&context.env.random), until).await.map_err(GaveUp::Interrupted)?;
+    }
+}
+
+/// Says that every recent event was refused, and what to do.
+pub fn tell_refusals(tell: bool, dependency: Dependency, error: &PortError) {
+    if tell {
+        tracing::error!(
+            dependency = dependency.name(),
+            %error,
+            "every recent event is refused; messages are held until one is accepted: look at what the error names"
+        );
+    } else {
+        tracing::debug!(dependency = dependency.name(), %error, "an event is refused like every other, will be repeated");
     }
 }

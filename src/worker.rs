@@ -70,7 +70,7 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
         unread.add(problem_reason(&problem), problem.to_string());
     }
     let mut delivery = Delivery::begin(message, objects.len() + usize::from(!records.is_empty()));
-    let reader = Reader { context, lease, rules: &rules };
+    let reader = Reader { context, lease, message_id: &message.message_id, rules: &rules };
 
     if !records.is_empty() {
         if context.config.source.inline_records {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-pub(crate) use self::text::shown;
+pub(crate) use self::text::{is_hidden, shown};
 use crate::cloudtrail::json;
 
 use crate::claim::ClaimedAlert;

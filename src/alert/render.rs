@@ -234,8 +234,8 @@ fn email(
 
     match &event.source.object {
         Some(object) => {
-            let version = object.version_id.as_ref().map(|version| format!(", version {}", shown(version, MAX_KEY)));
-            let (bucket, key) = (shown(&object.bucket, MAX_KEY), shown(&object.key, MAX_KEY));
+            let version = object.version_id.as_ref().map(|version| format!(", version {}", inert(version, MAX_KEY)));
+            let (bucket, key) = (inert(&object.bucket, MAX_KEY), inert(&object.key, MAX_KEY));
             text.field("Object", Some(format!("s3://{bucket}/{key}{}", version.unwrap_or_default())));
             text.field("Record", Some(format!("{}, counted from 0", event.source.index)));
         }

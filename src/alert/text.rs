@@ -65,7 +65,7 @@ pub(super) fn visible_json(json: String) -> String {
 
 /// Control characters, line and paragraph separators, marks of direction, what has no width, variation selectors and
 /// tags, and the two that XML (and with it SNS) does not take.
-fn is_hidden(character: char) -> bool {
+pub(crate) fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'

@@ -238,7 +238,7 @@ impl AlertStore for DynamoDb {
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError> {
         let attempt = Attempt { item, token, length, expired };
-        let metrics = &self.meter.0;
+        let metrics = &self.meter.metrics;
         let mut conflicted = false;
         let mut shown = None;
         for _ in 0..MAX_ROUNDS {

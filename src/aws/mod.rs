@@ -24,7 +24,7 @@ use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider, StalledStreamPr
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use self::credentials::Fresh;
+use self::credentials::{Fresh, Held};
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError, Ports};
 
@@ -96,11 +96,12 @@ fn local(endpoint: &str, region: &str, stall_timeout: Duration) -> SdkConfig {
 }
 
 fn ports(sdk: &SdkConfig, own_s3: bool, settings: &Settings, metrics: Arc<Metrics>) -> Ports {
+    let meter = Meter::new(metrics);
+    let sdk = &sdk.to_builder().identity_cache(meter.credentials.clone()).build();
     let within = |region: Option<&str>| match region {
         Some(region) => sdk.to_builder().region(Region::new(region.to_owned())).build(),
         None => sdk.clone(),
     };
-    let meter = Meter(metrics);
     let queue = within(queue_region(&settings.queue_url));
     let topic = within(arn_region(&settings.topic_arn));
     Ports {
@@ -145,11 +146,18 @@ fn is_region(text: &str) -> bool {
         && labels.all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
-/// Counts and times calls.
+/// Counts and times calls, and notices which say that the credentials are no good.
 #[derive(Clone)]
-struct Meter(Arc<Metrics>);
+struct Meter {
+    metrics: Arc<Metrics>,
+    credentials: Held,
+}
 
 impl Meter {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, credentials: Held::new() }
+    }
+
     /// Runs a call of `operation` (`service:Operation`). A call that the caller drops counts as transient: its answer
     /// is lost.
     fn call<'a, T: 'a>(
@@ -159,8 +167,12 @@ impl Meter {
     ) -> BoxFuture<'a, Result<T, PortError>> {
         // Boxed, because the SDK's futures take 16 KB each.
         Box::pin(async move {
-            let mut running = Running { metrics: &self.0, operation, started: Instant::now(), outcome: "transient" };
+            let mut running =
+                Running { metrics: &self.metrics, operation, started: Instant::now(), outcome: "transient" };
             let result = call.await;
+            if let Err(error) = &result {
+                self.credentials.failed(error);
+            }
             running.outcome = match &result {
                 Ok(_) => "ok",
                 Err(error) => match error.class {
@@ -199,7 +211,7 @@ mod tests {
     use crate::ports::{Fault, MessageQueue};
 
     pub(super) fn meter() -> Meter {
-        Meter(Arc::new(Metrics::new().unwrap()))
+        Meter::new(Arc::new(Metrics::new().unwrap()))
     }
 
     /// A server on loopback that gives one answer to each connection, as bytes, and then holds the last one open.
@@ -287,9 +299,11 @@ mod tests {
             _ = queue.attributes() => panic!("nothing answers"),
             request = requests.recv() => assert!(request.is_some()),
         }
-        let count = |outcome| meter.0.aws_requests.with_label_values(&["sqs", "GetQueueAttributes", outcome]).get();
+        let count =
+            |outcome| meter.metrics.aws_requests.with_label_values(&["sqs", "GetQueueAttributes", outcome]).get();
         assert_eq!((count("transient"), count("ok")), (1, 0));
-        let timed = meter.0.aws_request_duration.with_label_values(&["sqs", "GetQueueAttributes"]).get_sample_count();
+        let timed =
+            meter.metrics.aws_request_duration.with_label_values(&["sqs", "GetQueueAttributes"]).get_sample_count();
         assert_eq!(timed, 1);
     }
 

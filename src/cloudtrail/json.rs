@@ -49,11 +49,12 @@ pub fn get_path<'a>(raw: &'a [u8], path: &[&str]) -> Option<&'a [u8]> {
     path.iter().try_fold(raw, |value, name| get(value, name))
 }
 
-/// Whether a [`Member::key`] reads as `name`. A key without escapes is compared byte by byte.
+/// Whether a [`Member::key`] reads as `name`. A key without escapes is compared byte by byte, unless the name could stand
+/// for bad UTF-8.
 #[must_use]
 pub fn key_is(key: &[u8], name: &str) -> bool {
     if memchr(b'\\', key).is_none() {
-        return key == name.as_bytes();
+        return key == name.as_bytes() || !name.is_ascii() && decode(key) == name;
     }
     // No character takes more than six escaped bytes for each of its own: no long key is decoded in vain.
     key.len() <= name.len().saturating_mul(6) && decode(key) == name
@@ -638,6 +639,9 @@ mod tests {
         assert!(key_is(br"\uD83D\uDE00", "😀"));
         assert!(key_is(br"a\/b", "a/b"));
         assert!(!key_is(br"eventname", "eventName"));
+        // Bad UTF-8 reads as U+FFFD in keys too.
+        assert!(key_is(b"od\xedd", "od\u{fffd}d"));
+        assert!(!key_is(b"od\xedd", "odd"));
         assert!(!key_is(br"\u0065ventName ", "eventName"));
         assert!(!key_is(br"\\u0065ventName", "eventName"));
         let raw = br#"{"userIdentity":{"sessionContext":{"sessionIssuer":{"userName":"Admin"}}}}"#;

@@ -4,8 +4,8 @@ mod codec;
 pub mod json;
 mod outline;
 mod splitter;
-#[cfg(test)]
-mod testing;
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -1,11 +1,17 @@
-//! What the tests of this folder share: JSON values, their spellings, and compressors.
+//! What the tests of this folder and the fuzz targets share: JSON values, their spellings, compressors, and a reader of
+//! whole objects.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use compression_codecs::core::util::PartialBuffer;
 use compression_codecs::{Encode as _, ZstdEncoder};
 use proptest::prelude::*;
 use serde_json::Value;
+
+use super::{DecodeError, Decoder, Input, Limits, Output, RecordProblem, Step};
+use crate::rules::{RuleInfo, Severity};
 
 /// Any JSON value, with strings that are hard on a scanner.
 pub(super) fn any_value() -> impl Strategy<Value = Value> {
@@ -46,13 +52,13 @@ pub(super) fn respell(value: &Value) -> String {
     }
 }
 
-pub(super) fn gzip(text: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(text).unwrap();
     encoder.finish().unwrap()
 }
 
-pub(super) fn zstd(text: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(text: &[u8]) -> Vec<u8> {
     let mut encoder = ZstdEncoder::new(3);
     let mut input = PartialBuffer::new(text);
     let mut all = Vec::new();
@@ -69,4 +75,38 @@ pub(super) fn zstd(text: &[u8]) -> Vec<u8> {
             return all;
         }
     }
+}
+
+/// What a decoder made of an object.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Read {
+    pub(crate) records: Vec<(u64, Bytes)>,
+    pub(crate) problems: Vec<RecordProblem>,
+    pub(crate) problem_count: u64,
+    pub(crate) ending: Result<(), DecodeError>,
+}
+
+/// Reads an object that arrives in chunks of these lengths (and again, until it is whole), every record a match.
+pub(crate) fn read_every_record(object: &[u8], cuts: &[usize], limits: Limits) -> Read {
+    let every = vec![Arc::new(RuleInfo::new("any", Severity::Low, ""))];
+    let mut decoder = Decoder::new(limits);
+    let (mut out, mut records) = (Output::default(), Vec::new());
+    let mut object = Bytes::copy_from_slice(object);
+    let (mut input, mut cuts) = (Input::default(), cuts.iter().cycle());
+    let ending = loop {
+        let step = decoder.step_with(&mut input, &mut |_| every.clone(), &mut out);
+        records.extend(out.detections.drain(..).map(|found| (found.index, found.raw)));
+        match step {
+            Ok(Step::NeedInput) => {
+                assert!(input.bytes.is_empty() && !input.last, "asks for more than there is");
+                let length = cuts.next().map_or(object.len(), |&cut| cut.min(object.len()));
+                input = Input { bytes: object.split_to(length), last: object.is_empty() };
+            }
+            Ok(Step::Yield) => {}
+            Ok(Step::End) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    assert_eq!(decoder.progress().records, records.len() as u64 + out.problem_count, "records are lost or made up");
+    Read { records, problems: out.problems, problem_count: out.problem_count, ending }
 }

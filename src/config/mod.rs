@@ -308,6 +308,7 @@ impl Config {
             buckets: list(&mut from, "source.allowed_buckets"),
             trails: list(&mut from, "rules.own_trails"),
             services: list(&mut from, "rules.own_services"),
+            rules: path.clone(),
         };
         match path {
             // What is not set here is perhaps set where the daemon runs: nothing is said about an empty list.
@@ -328,6 +329,7 @@ impl Config {
             buckets: self.source.allowed_buckets.clone(),
             trails: self.rules.own_trails.clone(),
             services: self.rules.own_services.clone(),
+            rules: Some(self.rules.path.clone()),
         }
         .lists()
     }
@@ -378,6 +380,7 @@ struct Pipeline {
     buckets: Vec<String>,
     trails: Vec<String>,
     services: Vec<String>,
+    rules: Option<RulePath>,
 }
 
 impl Pipeline {
@@ -391,7 +394,7 @@ impl Pipeline {
             both.collect::<Vec<_>>()
         };
         let topics = self.topic_arn.into_iter();
-        BTreeMap::from([
+        let mut lists = BTreeMap::from([
             ("trailhound.queues".to_owned(), self.queue_url.into_iter().map(|url| json!(url)).collect()),
             (
                 "trailhound.topics".to_owned(),
@@ -402,7 +405,13 @@ impl Pipeline {
             ("trailhound.buckets".to_owned(), self.buckets.into_iter().map(|bucket| json!(bucket)).collect()),
             ("trailhound.trails".to_owned(), by_name_or_arn(self.trails)),
             ("trailhound.services".to_owned(), by_name_or_arn(self.services)),
-        ])
+        ]);
+        // A file cannot be guarded by CloudTrail: then these are not empty by mistake.
+        if let Some(RulePath::Object(object)) = self.rules {
+            lists.insert("trailhound.rule_buckets".to_owned(), vec![json!(object.bucket)]);
+            lists.insert("trailhound.rule_keys".to_owned(), vec![json!(object.key)]);
+        }
+        lists
     }
 }
 

@@ -186,6 +186,19 @@ fn what_cloudwatch_would_drop_is_refused() {
     "#);
 }
 
+/// A file on a disk leaves no record, so that empty lists for it are no mistake to warn of.
+#[test]
+fn rules_in_s3_are_a_part_of_the_pipeline_that_rules_can_guard() {
+    let lists = |path: &str| {
+        let lists = load(&format!("[rules]\npath = {path:?}\n"), &[]).unwrap().0.rule_lists();
+        ["trailhound.rule_buckets", "trailhound.rule_keys"].map(|name| lists.get(name).cloned())
+    };
+    assert_eq!(lists("monitored_events.json"), [None, None]);
+    for path in ["s3://rules/of/trailhound.json", "s3://rules/of/trailhound.json?versionId=3HL4"] {
+        assert_eq!(lists(path), [Some(vec![json!("rules")]), Some(vec![json!("of/trailhound.json")])]);
+    }
+}
+
 #[test]
 fn unknown_keys_are_errors_that_suggest_the_nearest_known_one() {
     let errors = wrong(

@@ -14,7 +14,7 @@ mod index;
 mod lint;
 mod matcher;
 pub mod names;
-mod pattern;
+pub(crate) mod pattern;
 mod reader;
 #[cfg(test)]
 mod schema;
@@ -176,13 +176,15 @@ pub struct RuleSet {
 }
 
 /// The lists that are always there, filled from the configuration; see `docs/rules.md`.
-pub const BUILT_IN_LISTS: [&str; 6] = [
+pub const BUILT_IN_LISTS: [&str; 8] = [
     "trailhound.queues",
     "trailhound.topics",
     "trailhound.tables",
     "trailhound.buckets",
     "trailhound.trails",
     "trailhound.services",
+    "trailhound.rule_buckets",
+    "trailhound.rule_keys",
 ];
 
 /// The configuration key that fills a built-in list.
@@ -193,6 +195,7 @@ fn list_source(name: &str) -> &'static str {
         "trailhound.tables" => "set store.table",
         "trailhound.buckets" => "set source.allowed_buckets",
         "trailhound.trails" => "set rules.own_trails",
+        "trailhound.rule_buckets" | "trailhound.rule_keys" => "set rules.path to an object in S3",
         _ => "set rules.own_services",
     }
 }

@@ -495,7 +495,7 @@ mod tests {
         }"#), @r##"
         line 2: list: unknown key; did you mean "lists"?
         line 3: lists["trailhound.queue"]: not one of the lists that the configuration fills; did you mean "trailhound.queues"?
-        line 3: lists.mine: not one of the lists that the configuration fills; tests can add to trailhound.queues, trailhound.topics, trailhound.tables, trailhound.buckets, trailhound.trails, trailhound.services
+        line 3: lists.mine: not one of the lists that the configuration fills; tests can add to trailhound.queues, trailhound.topics, trailhound.tables, trailhound.buckets, trailhound.trails, trailhound.services, trailhound.rule_buckets, trailhound.rule_keys
         line 3: lists["trailhound.topics"][0].exists: unknown condition; here only prefix, suffix, equals-ignore-case, wildcard, numeric, cidr, regex, exactly are possible
         line 4: bases.text: expected an object, found a string
         line 6: rules.key (rule "key"): the rule file has no rule of this id; did you mean "keys"?

@@ -78,6 +78,15 @@ pub struct Daemon {
     output: PathBuf,
 }
 
+/// Another build of the daemon to test, such as the release's.
+pub fn other_binary() -> Option<std::ffi::OsString> {
+    std::env::var_os("TRAILHOUND_TEST_BINARY")
+}
+
+fn binary() -> std::ffi::OsString {
+    other_binary().unwrap_or_else(|| env!("CARGO_BIN_EXE_trailhound").into())
+}
+
 impl Daemon {
     pub fn start(account: &Account, settings: &[(&str, &str)]) -> Self {
         Self::start_with(account, settings, None)
@@ -88,7 +97,7 @@ impl Daemon {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = account.folder.path().join(format!("log-{port}.jsonl"));
         let output_file = account.folder.path().join(format!("output-{port}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trailhound"));
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .env("AWS_ENDPOINT_URL", account.emulator.endpoint())
@@ -145,8 +154,15 @@ impl Daemon {
 
     /// The most memory that it had in use, in bytes. Only Linux tells.
     pub fn peak_memory(&self) -> Option<u64> {
+        self.memory("VmHWM")
+    }
+
+    /// A figure of its memory, in bytes: `VmRSS`, or the parts of it, `RssAnon` and `RssFile`. Only Linux tells.
+    pub fn memory(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
+        let mut lines = status.lines();
+        let kibibytes =
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB"))?;
         Some(kibibytes.parse::<u64>().ok()? * 1024)
     }
 

@@ -103,6 +103,19 @@ pub enum Seen<'a> {
     Marked {
         alert_id: &'a str,
     },
+    /// A claim bears a token for the first time; `before` is the token of the claim that is taken over, if one is.
+    Claimed {
+        token: &'a str,
+        before: Option<&'a str>,
+    },
+    /// The claim of somebody else is shown.
+    Held {
+        token: &'a str,
+    },
+    /// These alerts are about to be sent.
+    Publishing {
+        alerts: &'a [Outbound],
+    },
     /// What these receipts or alert ids stand for was done, and whoever called never learns of it.
     AnswerLost {
         subjects: &'a [String],
@@ -115,6 +128,9 @@ pub type Witness = Box<dyn FnMut(&World, u64, Seen<'_>) + Send>;
 
 /// Decides about each call by its operation, such as `sns:Publish`.
 pub type Troubles = Box<dyn FnMut(&'static str) -> Option<Trouble> + Send>;
+
+/// The same, and by the number of the process that calls.
+pub type TroublesOf = Box<dyn FnMut(u64, &'static str) -> Option<Trouble> + Send>;
 
 #[derive(Debug)]
 pub struct QueuedMessage {
@@ -170,6 +186,10 @@ pub struct World {
     pub table: Mutex<BTreeMap<EventKey, Row>>,
     pub topic: Mutex<Vec<Accepted>>,
     pub troubles: Mutex<Troubles>,
+    /// Asked first.
+    pub troubles_of: Mutex<TroublesOf>,
+    /// Events that an operation refuses for good, by their id.
+    pub refused: Mutex<BTreeSet<(&'static str, String)>>,
     pub trace: Mutex<Vec<String>>,
     pub witness: Mutex<Witness>,
     pub visibility: Duration,
@@ -197,6 +217,8 @@ impl World {
             table: Mutex::default(),
             topic: Mutex::default(),
             troubles: Mutex::new(Box::new(|_| None)),
+            troubles_of: Mutex::new(Box::new(|_, _| None)),
+            refused: Mutex::default(),
             trace: Mutex::default(),
             witness: Mutex::new(Box::new(|_, _, _| ())),
             visibility,
@@ -313,14 +335,15 @@ impl Fake {
         let Self(world, process) = self;
         let latency = lock(&world.random).u64(1..20);
         sleep(Duration::from_millis(latency)).await;
-        let trouble = lock(&world.troubles)(operation);
+        let own = lock(&world.troubles_of)(*process, operation);
+        let trouble = own.or_else(|| lock(&world.troubles)(operation));
         if let Some(trouble) = &trouble {
             world.note(format!("{process} {operation}: {trouble:?}"));
             self.saw(Seen::Troubled { operation, subjects, trouble });
         }
         match trouble {
             Some(Trouble::Fail(class, fault)) => {
-                self.saw(Seen::Ended { operation, ok: false });
+                self.saw(Seen::Ended { operation, ok: class == ErrorClass::Permanent });
                 Err(error(class, fault, operation))
             }
             Some(Trouble::Hang) => std::future::pending().await,
@@ -352,6 +375,18 @@ impl Fake {
         }
         self.saw(Seen::Ended { operation, ok: true });
         Ok(value)
+    }
+
+    /// Refuses what this operation is to refuse of an event.
+    fn accepts(&self, operation: &'static str, event_id: &str, subject: &str) -> Result<(), PortError> {
+        if !lock(&self.0.refused).contains(&(operation, event_id.to_owned())) {
+            return Ok(());
+        }
+        self.0.note(format!("{} {operation}: {event_id} is refused", self.1));
+        let trouble = Trouble::Fail(ErrorClass::Permanent, Fault::Invalid);
+        self.saw(Seen::Troubled { operation, subjects: &[subject.to_owned()], trouble: &trouble });
+        self.saw(Seen::Ended { operation, ok: true });
+        Err(error(ErrorClass::Permanent, Fault::Invalid, operation))
     }
 
     async fn die<T>(&self) -> T {
@@ -593,7 +628,12 @@ impl Fake {
         if lock(&self.0.denied).contains(&request.bucket) {
             let (process, key) = (self.1, &request.key);
             self.0.note(format!("{process} {key} is denied"));
-            let denied = Fault::Denied { action: "s3:GetObject" };
+            // The objects of the second trail are encrypted, and it is their key that is denied.
+            let denied = if key.starts_with("trail-b/") {
+                Fault::KmsDenied { action: "kms:Decrypt" }
+            } else {
+                Fault::Denied { action: "s3:GetObject" }
+            };
             let trouble = Trouble::Fail(ErrorClass::Permanent, denied.clone());
             self.saw(Seen::Troubled { operation, subjects: std::slice::from_ref(key), trouble: &trouble });
             return Err(error(ErrorClass::Permanent, denied, operation));
@@ -638,21 +678,38 @@ impl ObjectChunks for Chunks {
     }
 }
 
+/// The operation that refuses a whole call for one of its alerts, where `sns:PublishBatch` refuses that entry.
+pub const WHOLE_PUBLISH: &str = "sns:PublishBatch, whole";
+
+fn document(alert: &Outbound) -> serde_json::Value {
+    let copies: serde_json::Value = serde_json::from_str(&alert.message).unwrap();
+    serde_json::from_str(copies["default"].as_str().unwrap()).unwrap()
+}
+
 #[async_trait]
 impl AlertPublisher for Fake {
     async fn publish(&self, alerts: &[Outbound]) -> Result<Vec<Result<String, PortError>>, PortError> {
         let operation = "sns:PublishBatch";
         assert!(!alerts.is_empty() && alerts.len() <= 10, "SNS takes one to ten alerts at once");
         let subjects: Vec<_> = alerts.iter().map(|it| it.alert_id.clone()).collect();
+        self.saw(Seen::Publishing { alerts });
         let trouble = self.begin(operation, &subjects).await?;
+        for alert in alerts {
+            self.accepts(WHOLE_PUBLISH, document(alert)["event_id"].as_str().unwrap_or_default(), &alert.alert_id)?;
+        }
         let mut ids = Vec::new();
         for (entry, alert) in alerts.iter().enumerate() {
             if fails(trouble.as_ref(), entry) {
                 ids.push(Err(lost(operation)));
                 continue;
             }
-            let copies: serde_json::Value = serde_json::from_str(&alert.message).unwrap();
-            let document = serde_json::from_str(copies["default"].as_str().unwrap()).unwrap();
+            let document = document(alert);
+            if let Err(refused) =
+                self.accepts(operation, document["event_id"].as_str().unwrap_or_default(), &alert.alert_id)
+            {
+                ids.push(Err(refused));
+                continue;
+            }
             self.0.note(format!("{} {} accepted", self.1, alert.alert_id));
             self.saw(Seen::Accepting { alert, document: &document });
             let mut topic = lock(&self.0.topic);
@@ -663,7 +720,9 @@ impl AlertPublisher for Fake {
             self.saw(Seen::AnswerLost { subjects: &subjects });
         }
         if ids.iter().all(Result::is_err) {
-            self.saw(Seen::Ended { operation, ok: false });
+            let refused =
+                |id: &Result<String, PortError>| id.as_ref().is_err_and(|it| it.class == ErrorClass::Permanent);
+            self.saw(Seen::Ended { operation, ok: ids.iter().all(refused) });
             return Ok(ids);
         }
         self.end(trouble.as_ref(), operation, ids).await
@@ -686,11 +745,20 @@ impl AlertStore for Fake {
     ) -> Result<Recorded, PortError> {
         let operation = "dynamodb:PutItem";
         let trouble = self.begin(operation, std::slice::from_ref(&item.key.event_id)).await?;
+        self.accepts(operation, &item.key.event_id, &item.key.event_id)?;
         self.saw(Seen::Recording { item });
+        let before;
+        let (mut claimed, mut held) = (None, None);
         let recorded = {
             let mut table = lock(&self.0.table);
             let there = table.get(&item.key).map(|row| &row.state);
+            let live = there.and_then(|it| it.claim.as_ref().filter(|claim| !claim.alert.rules.is_subset(&it.settled)));
+            before = live.map(|claim| claim.token.0.clone());
             match decide(there, Attempt { item, token, length, expired }) {
+                Decision::Answer(Recorded::Held(claim)) => {
+                    held = Some(claim.token.0.clone());
+                    Recorded::Held(claim)
+                }
                 Decision::Answer(recorded) => recorded,
                 Decision::Write(change) => {
                     let row = table.entry(item.key.clone()).or_insert_with(|| Row {
@@ -702,35 +770,49 @@ impl AlertStore for Fake {
                     row.state.settled.extend(change.settled.iter().cloned());
                     if let Some(claim) = &change.claim {
                         row.state.claim = Some(claim.clone());
+                        claimed = Some(claim.token.0.clone());
                     }
                     change.answer()
                 }
             }
         };
+        if let Some(token) = &held {
+            self.saw(Seen::Held { token });
+        }
+        if let Some(token) = &claimed {
+            self.saw(Seen::Claimed { token, before: before.as_deref() });
+        }
         self.end(trouble.as_ref(), operation, recorded).await
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem";
         let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
+        self.accepts(operation, &key.event_id, &key.event_id)?;
+        let mut renewed = false;
         let ours = {
             let mut table = lock(&self.0.table);
             let held = table.get_mut(key).and_then(|row| row.state.claim.as_mut());
             match held {
                 Some(held) if held.token == claim.token => {
                     held.token = fresh.clone();
+                    renewed = true;
                     true
                 }
                 Some(held) => held.token == *fresh,
                 None => false,
             }
         };
+        if renewed {
+            self.saw(Seen::Claimed { token: &fresh.0, before: None });
+        }
         self.end(trouble.as_ref(), operation, ours).await
     }
 
     async fn mark(&self, key: &EventKey, mark: &Mark) -> Result<(), PortError> {
         let operation = "dynamodb:UpdateItem#mark";
         let trouble = self.begin(operation, std::slice::from_ref(&mark.alert.alert_id)).await?;
+        self.accepts(operation, &key.event_id, &mark.alert.alert_id)?;
         if let Some(row) = lock(&self.0.table).get_mut(key) {
             row.state.settled.extend(mark.alert.rules.iter().cloned());
             row.alert_ids.insert(mark.alert.alert_id.clone());

@@ -193,7 +193,8 @@ async fn eight_denied_objects_are_the_processes_own_fault_and_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_denies_everything_does_not_stop_the_others() {
-    let scene = Scene::start();
+    let allowed = vec![BUCKET.to_owned(), "denied-logs".to_owned()];
+    let scene = Scene::start_with(|config| config.source.allowed_buckets = allowed);
     for number in 0..40 {
         scene.deliver(number, &[number * 3 + 1]);
         scene.deliver_to("denied-logs", 100 + number, &[300 + number * 3 + 1]);
@@ -214,12 +215,19 @@ async fn a_bucket_that_denies_everything_does_not_stop_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn twelve_hours_cost_one_receive() {
-    let scene = Scene::start();
+    // Longer than the minute that is kept for giving back.
+    let visibility = Duration::from_secs(600);
+    let scene = Scene::start_with(|config| config.queue.visibility = Some(visibility));
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-    scene.fails(&["sns:PublishBatch"], ErrorClass::Transient, Fault::Unavailable);
+    scene.fails(&["sns:PublishBatch", "sns:GetTopicAttributes"], ErrorClass::Transient, Fault::Unavailable);
     scene.world.send(through_eventbridge(1));
-    sleep(Duration::from_secs(13 * HOUR)).await;
-    assert!(scene.receive_counts() == [1] || scene.receive_counts() == [2], "{:?}", scene.receive_counts());
+    sleep(Duration::from_secs(12 * HOUR - 90)).await;
+    let held = |world: &World| lock(&world.queue).messages[0].visible_at > tokio::time::Instant::now();
+    assert!(held(&scene.world), "it is held to the last minute");
+    sleep(Duration::from_secs(60)).await;
+    assert!(!held(&scene.world), "it was given back, and nothing is received in the outage");
+    sleep(Duration::from_secs(HOUR)).await;
+    assert_eq!(scene.receive_counts(), [1]);
     scene.heals();
     scene.until("an empty queue", 120, drained).await;
     assert_eq!(alerts(&scene.world), 1);
@@ -464,18 +472,35 @@ async fn extensions_that_hang_do_not_cost_the_lease() {
 async fn a_claim_whose_answer_was_lost_is_as_old_as_its_first_attempt() {
     let scene = Scene::start();
     scene.until("ready", 60, |_| scene.process.health.ready().ok).await;
-    let began = tokio::time::Instant::now();
-    let (mut first_put, mut first_publish) = (true, true);
-    scene.world.trouble(move |operation| match operation {
-        "dynamodb:PutItem" if std::mem::take(&mut first_put) => Some(Trouble::HangAfter),
-        // The second attempt, after the call's deadline.
-        "dynamodb:PutItem" if (12_000..12_300).contains(&began.elapsed().as_millis()) => Some(Trouble::Hang),
-        "sns:PublishBatch" if std::mem::take(&mut first_publish) => Some(Trouble::Slow(Duration::from_secs(11))),
+    scene.world.send(through_eventbridge(1));
+    let (mut puts, mut publishes) = (0, 0);
+    let first = scene.process.number;
+    *lock(&scene.world.troubles_of) = Box::new(move |process, operation| match operation {
+        _ if process != first => None,
+        // The claim is stored at once, and known to be after half a minute.
+        "dynamodb:PutItem" => {
+            puts += 1;
+            match puts {
+                1 => Some(Trouble::HangAfter),
+                2 => Some(Trouble::Hang),
+                3 => Some(Trouble::Slow(Duration::from_secs(5))),
+                _ => None,
+            }
+        }
+        // Then another takes it over, if it is not renewed, before the alert is accepted.
+        "sns:PublishBatch" => {
+            publishes += 1;
+            (publishes == 1).then_some(Trouble::Slow(Duration::from_secs(11)))
+        }
+        // What comes next is the other's.
+        "sqs:ReceiveMessage" if puts > 0 => Some(Trouble::Fail(ErrorClass::Transient, Fault::Unavailable)),
         _ => None,
     });
+    scene.until("a claim", 60, |world| !lock(&world.table).is_empty()).await;
+    // Both wait for a message: the one that waited longer may get the first of two.
+    let _other = Process::start(&scene.world, scene.rules.path(), 8);
+    sleep(Duration::from_millis(500)).await;
     scene.world.send(through_eventbridge(1));
-    sleep(Duration::from_secs(1)).await;
-    // Another message with the same event watches the claim.
     scene.world.send(through_eventbridge(1));
     scene.until("an empty queue", 300, drained).await;
     assert_eq!(alerts(&scene.world), 1, "{}", lock(&scene.world.trace).join("\n"));

@@ -18,6 +18,8 @@ mod daemon;
 mod demo;
 mod fakes;
 mod faults;
+#[cfg(feature = "emulator")]
+mod memory;
 mod observability;
 mod outages;
 #[cfg(feature = "emulator")]
@@ -27,6 +29,7 @@ mod process_faults;
 mod promises;
 #[cfg(feature = "emulator")]
 mod proxy;
+mod refused;
 mod rules_cli;
 mod shared_data;
 mod shared_rules;

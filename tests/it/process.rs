@@ -441,3 +441,86 @@ async fn a_reader_of_metrics_that_is_gone_harms_nothing() {
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
     assert!(daemon.log().contains("metrics cannot be written to standard output"), "{}", daemon.log());
 }
+
+/// The log of a daemon at its most talkative, to which strangers send what looks like lines of it.
+async fn talkative(format: &str) -> String {
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    const TOKEN: &str = "FwoGZXIvYXdzEXAMPLEsessionTOKEN";
+    let account = Account::new(Names { max_receive_count: 1, ..quick() }).await;
+    let settings = [
+        ("AWS_SESSION_TOKEN", TOKEN),
+        ("LOG_LEVEL", "trace,aws_config=debug"),
+        ("TRAILHOUND_LOG__FORMAT", format),
+        ("TRAILHOUND_SOURCE__ALLOWED_BUCKETS", account.made.bucket.as_str()),
+    ];
+    let mut daemon = Daemon::ready(&account, &settings).await;
+    let forged =
+        "\r\n{\"level\":\"INFO\",\"message\":\"forged\"}\u{85}forged\u{2028}forged\u{1b}[2J\u{202e}\u{0}forged";
+    let escaped = serde_json::to_string(forged).unwrap();
+    let key = format!("{forged}{}", log_key("trail-a", 1));
+    let notice = |bucket: &str, key: &str| serde_json::json!({ "s3Bucket": bucket, "s3ObjectKey": [key] }).to_string();
+    let mut record = crate::sim::record(1);
+    record["userAgent"] = "body-of-a-record".into();
+    record["eventName"] = format!("StopLogging{forged}").into();
+    record["eventID"] = format!("id{forged}").into();
+    let mut through = serde_json::from_str::<serde_json::Value>(&through_eventbridge(1)).unwrap();
+    through["detail"] = record;
+    for body in [
+        forged.replace('\0', ""),
+        format!("{{\"body-of-a-message\": {escaped}}}"),
+        format!("{{\"Records\": [{{\"eventSource\": \"aws:s3\", \"eventName\": {escaped}, \"s3\": {escaped}}}]}}"),
+        notice(&account.made.bucket, &key),
+        notice(&format!("other{forged}"), &log_key("trail-a", 1)),
+        serde_json::json!({ "Type": "Notification", "Message": forged, "TopicArn": forged }).to_string(),
+        through.to_string(),
+    ] {
+        account.emulator.send_message(&account.made.queue_url, &body).await.unwrap();
+    }
+    let mut damaged = crate::sim::log_object(&[1, 2, 4, 5]);
+    damaged.truncate(200);
+    account.emulator.put_object(&account.made.bucket, &log_key("trail-a", 2), damaged).await.unwrap();
+    account.drained().await;
+    let denied = AtomicUsize::new(0);
+    account.emulator.set_fault(Box::new(move |call| {
+        let meant = ["PutItem", "DeleteMessageBatch", "PublishBatch"].contains(&call.operation.as_str());
+        (meant && denied.fetch_add(1, Ordering::Relaxed) < 3).then(|| Fault::before(400, "AccessDeniedException"))
+    }));
+    account.log("trail-a", 3, &[4, 5]).await;
+    account.drained().await;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(log.contains("forged"), "something of it is told: {log}");
+    let untold = [
+        SECRET,
+        TOKEN,
+        "Signature=",
+        "Credential=",
+        "X-Amz-",
+        "body-of-a-record",
+        "arn:aws:iam::111122223333:user/alice",
+    ];
+    for secret in untold {
+        assert!(!log.contains(secret), "{secret} is logged: {log}");
+    }
+    let receipt = log.split(|it: char| !it.is_ascii_hexdigit() && it != '-').find(|it| it.len() > 100);
+    assert_eq!(receipt, None, "a receipt handle is logged: {log}");
+    let hidden = ['\r', '\u{85}', '\u{2028}', '\u{1b}', '\u{202e}', '\u{0}'];
+    assert!(!log.contains(hidden), "{log:?}");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_forges_a_line_of_the_log_and_no_secret_is_in_it() {
+    let (json, text) = tokio::join!(talkative("json"), talkative("text"));
+    for line in json.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["message"] != "forged" && line["target"].is_string(), "{line}");
+    }
+    for line in text.lines() {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
+        let level = rest.trim_start().split(' ').next().unwrap();
+        assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&level), "{line}");
+    }
+}

@@ -52,6 +52,8 @@ pub enum Refusal {
     Throttled,
     /// HTTP 502 in HTML, from something in between.
     Gateway,
+    /// The key that signed the call is not known any more.
+    Revoked,
 }
 
 /// A call, as a plan sees it.
@@ -65,6 +67,8 @@ pub struct Call {
     pub number: u64,
     /// Bytes of the request.
     pub size: usize,
+    /// The id of the access key that signed it.
+    pub key: String,
 }
 
 /// Decides what happens to a call; asked once for each, as soon as its request was read.
@@ -400,10 +404,12 @@ async fn spring(
 impl Shared {
     fn count(&self, request: &Message) -> Call {
         let (service, operation) = request.operation();
+        let signed = request.header("authorization").and_then(|it| it.split_once("Credential=")?.1.split('/').next());
+        let key = signed.unwrap_or_default().to_owned();
         let mut counts = lock(&self.counts);
         let count = counts.calls.entry(operation.clone()).or_default();
         *count += 1;
-        Call { service, operation, number: *count - 1, size: request.bytes.len() }
+        Call { service, operation, number: *count - 1, size: request.bytes.len(), key }
     }
 
     fn decide(&self, call: &Call) -> Option<Trouble> {
@@ -549,6 +555,9 @@ impl Refusal {
             (Self::Throttled, "sqs") => (403, "RequestThrottled"),
             (Self::Throttled, "sns") => (400, "Throttling"),
             (Self::Throttled, _) => (400, "ProvisionedThroughputExceededException"),
+            (Self::Revoked, "s3") => (403, "InvalidAccessKeyId"),
+            (Self::Revoked, "dynamodb") => (400, "UnrecognizedClientException"),
+            (Self::Revoked, _) => (403, "InvalidClientTokenId"),
         };
         let (kind, body) = match (code, service) {
             ("", _) => ("text/html", "<html><body><h1>502 Bad Gateway</h1></body></html>".to_owned()),
@@ -656,7 +665,13 @@ mod tests {
     fn a_seed_spoils_the_same_calls_in_the_same_way() {
         let troubles = |seed| -> Vec<Option<Trouble>> {
             let plan = weather(seed, 40, &["sqs"]);
-            let call = |number| Call { service: "sqs", operation: "ReceiveMessage".to_owned(), number, size: 500 };
+            let call = |number| Call {
+                service: "sqs",
+                operation: "ReceiveMessage".to_owned(),
+                number,
+                size: 500,
+                key: String::new(),
+            };
             (0..500).map(|number| plan(&call(number))).collect()
         };
         assert_eq!(troubles(1), troubles(1));

@@ -4,8 +4,8 @@
 //! EventBridge's own engine (github.com/aws/event-ruler) is the judge. `docs/rules.md` says it in our words.
 
 mod compiled;
-#[cfg(test)]
-pub(super) mod naive;
+#[cfg_attr(not(fuzzing), cfg(test))]
+pub(crate) mod naive;
 mod parse;
 #[cfg(test)]
 mod tests;

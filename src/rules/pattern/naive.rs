@@ -6,6 +6,8 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 /// A JSON value with its spelling: duplicate keys, and how strings and numbers are written.
 #[derive(Clone, Debug)]
@@ -143,8 +145,7 @@ pub(in crate::rules) enum Unwanted {
 }
 
 /// The lists that patterns name.
-pub(in crate::rules) const LISTS: &str =
-    r#"{"few": ["a", 1, {"prefix": "b"}], "net": [{"cidr": "10.0.0.0/24"}, "::1"]}"#;
+pub(crate) const LISTS: &str = r#"{"few": ["a", 1, {"prefix": "b"}], "net": [{"cidr": "10.0.0.0/24"}, "::1"]}"#;
 
 fn listed(name: &str) -> Vec<Condition> {
     match name {
@@ -388,6 +389,22 @@ fn search(
             }
         }),
     }
+}
+
+/// A pattern, a record, and whether they match, for fuzzing: the first byte says of which kind, the next 32 are the seed.
+pub(crate) fn chosen(by: &[u8]) -> Option<(String, String, bool)> {
+    let (kind, by) = by.split_first()?;
+    // Not `PassThrough`: it halves what is left at each choice, and once it gives zeros only, choosing never ends.
+    let mut seed = [0; 32];
+    seed.iter_mut().zip(by).for_each(|(to, from)| *to = *from);
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), random);
+    let (pattern, record) = match kind % 4 {
+        0 => single_conditions().new_tree(&mut runner).ok()?.current(),
+        1 => bound_fields().new_tree(&mut runner).ok()?.current(),
+        _ => (patterns(NAMES), records()).new_tree(&mut runner).ok()?.current(),
+    };
+    Some((written(&pattern), record.written(), matches(&pattern, &record)))
 }
 
 const TEXTS: [&str; 13] =

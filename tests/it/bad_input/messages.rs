@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::make::{
     EVENTS, cloudtrail_message, document, encoded_notification, envelope, eventbridge, gzip, nested, notification_with,
+    record_with,
 };
-use super::{Case, Outcome, case};
+use super::{Case, Outcome, case, limits};
 use crate::fakes::lock;
 use crate::sim::{BUCKET, log_key, notification, record};
 
@@ -186,6 +187,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("a record in a message, with `source.inline_records` off", Left("inline_records_off"), NOTHING)
             .message(eventbridge(&record(1).to_string()))
             .with(|config| config.source.inline_records = false),
+        case("a record in a message, larger than `source.max_record_bytes`", Left("bad_records"), NOTHING)
+            .message(eventbridge(&record_with(1, &[("userAgent", &format!("\"{}\"", "x".repeat(8192)))])))
+            .with(|config| limits(config).max_record_bytes = 4096),
         case("S3's test event", Acknowledged("s3_test_event"), NOTHING).messages({
             let test = json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET }).to_string();
             [envelope(&test), test]

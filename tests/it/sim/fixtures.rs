@@ -111,6 +111,16 @@ pub fn notification_of(keys: &[&str]) -> String {
     json!({ "Records": records }).to_string()
 }
 
+/// A topic's envelope around a message.
+pub fn through_sns(message: &str) -> String {
+    json!({
+        "Type": "Notification", "MessageId": "95df01b4-ee98-5cb9-9903-4c221d41eb5e",
+        "TopicArn": "arn:aws:sns:us-east-1:111122223333:trail-b", "Subject": "Amazon S3 Notification",
+        "Message": message, "Timestamp": "2026-05-01T12:05:01.000Z",
+    })
+    .to_string()
+}
+
 fn s3_event(key: &str) -> serde_json::Value {
     json!({
         "eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "us-east-1",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trailhound::alert::{Outbound, StoredItem};
 use trailhound::claim::ItemState;
+use trailhound::deliver::CLAIM_LENGTH;
 use trailhound::health::{Health, Intake};
 use trailhound::metrics::Metrics;
 use trailhound::ports::ErrorClass;
@@ -28,6 +29,14 @@ const DELETES: usize = 20;
 const EXTENSIONS: usize = 3;
 /// Opens of one object that fail before it may be its own fault, while others can be read.
 const OPENS: usize = 10;
+/// How old a claim may be when a call begins that publishes under it: a call's time and as much again are left.
+const FRESH: Duration = Duration::from_secs(10);
+/// How long messages may wait for their deletes after those failed: the longest back-off, and the calls after it.
+const DELETES_RECOVER: Duration = Duration::from_secs(60);
+/// How long a bucket counts as denied of which nothing more comes.
+const DENIAL: Duration = Duration::from_secs(12 * 3600);
+/// After so many receives, what cannot be read is put off for as long as an extension is, which looks the same.
+const LONGEST_PAUSE: usize = 6;
 /// SQS's limit, less what the daemon keeps for giving back.
 const HELD: Duration = Duration::from_secs(12 * 3600 - 120);
 
@@ -52,9 +61,10 @@ struct Known {
     /// By service, whether its last call failed.
     failing: BTreeMap<&'static str, bool>,
     state: State,
-    /// When one of its marks was last in trouble.
-    mark_troubled: Option<Instant>,
-    delete_troubled: bool,
+    /// Alerts of which a mark was in trouble.
+    mark_troubled: BTreeSet<String>,
+    /// When one of its deletes was last in trouble.
+    delete_troubled: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +92,6 @@ struct Acceptance {
     event: String,
     rules: BTreeSet<String>,
     process: u64,
-    at: Instant,
     excused: bool,
     marked: bool,
 }
@@ -97,6 +106,12 @@ pub struct Ledger {
     object_troubles: BTreeMap<String, Vec<Instant>>,
     /// When opening each object failed for a reason that can pass.
     opens_failed: BTreeMap<String, Vec<Instant>>,
+    /// When an event was refused for good, by its number.
+    refused: BTreeMap<u32, Vec<Instant>>,
+    /// When the claims of this token began, and whose they are.
+    tokens: BTreeMap<String, (Instant, u64)>,
+    /// When each process first saw a token of somebody else.
+    sights: BTreeMap<(u64, String), Instant>,
     /// Events that were brought by a message which was deleted, or read by an attempt that left its message.
     delivered: BTreeSet<u32>,
     pub broken: Vec<String>,
@@ -115,8 +130,8 @@ impl Ledger {
             reached: BTreeSet::new(),
             failing: BTreeMap::new(),
             state: State::Running,
-            mark_troubled: None,
-            delete_troubled: false,
+            mark_troubled: BTreeSet::new(),
+            delete_troubled: None,
         };
         self.processes.insert(process.number, known);
     }
@@ -166,13 +181,20 @@ impl Ledger {
         self.messages.get(message).is_some_and(|it| it.readable)
     }
 
-    /// Whether an object of this message was in trouble since then, or failed so often that it counts as its own fault.
+    /// Whether an object of this message was in trouble since then, or failed so often that it counts as its own fault,
+    /// or one of its events was refused.
     fn object_in_trouble(&self, message: &str, since: Instant) -> bool {
         let keys = self.messages.get(message).map(|it| it.keys.as_slice()).unwrap_or_default();
         let count = |troubles: &BTreeMap<String, Vec<Instant>>, key: &String| {
             troubles.get(key).map_or(0, |all| all.iter().filter(|at| **at >= since).count())
         };
+        let refused = |event: &u32| self.refused.get(event).is_some_and(|all| all.iter().any(|at| *at >= since));
         keys.iter().any(|key| count(&self.object_troubles, key) > 0 || count(&self.opens_failed, key) >= OPENS)
+            || self.messages.get(message).is_some_and(|it| it.events.iter().any(refused))
+    }
+
+    fn receives_until(&self, message: &str, at: Instant) -> usize {
+        self.receives.values().filter(|it| it.message == message && it.at <= at).count()
     }
 
     fn breaks(&mut self, what: String) {
@@ -184,7 +206,9 @@ impl Ledger {
         match seen {
             Seen::Began { operation: "sqs:ReceiveMessage", max } => self.receiving(process, *max),
             Seen::Began { .. } => {}
-            Seen::Troubled { operation, subjects, trouble } => self.troubled(process, operation, subjects, trouble),
+            Seen::Troubled { operation, subjects, trouble } => {
+                self.troubled(world, process, operation, subjects, trouble);
+            }
             Seen::Ended { operation, ok } => {
                 let known = self.processes.get_mut(&process).unwrap();
                 let service = operation.split(':').next().unwrap();
@@ -209,6 +233,16 @@ impl Ledger {
                     self.breaks(format!("{alert_id} was marked before SNS accepted it"));
                 }
             }
+            Seen::Claimed { token, before } => {
+                if let Some(before) = before {
+                    self.taken_over(process, before);
+                }
+                self.tokens.insert((*token).to_owned(), (Instant::now(), process));
+            }
+            Seen::Held { token } => {
+                self.sights.entry((process, (*token).to_owned())).or_insert_with(Instant::now);
+            }
+            Seen::Publishing { alerts } => self.publishing(world, process, alerts),
             Seen::AnswerLost { subjects } => self.answer_lost(process, subjects),
             Seen::Died => self.gone(process, "its process died"),
         }
@@ -237,14 +271,59 @@ impl Ledger {
         if intake == Intake::Closed {
             broken.push("receives although its intake is closed".to_owned());
         }
+        if intake == Intake::Trial && max > 1 {
+            broken.push("receives more than one message on trial".to_owned());
+        }
         if known.state != State::Running {
             broken.push("receives although it was told to stop".to_owned());
         }
         self.broken.extend(broken.into_iter().map(|what| format!("process {process} {what}")));
     }
 
-    fn troubled(&mut self, process: u64, operation: &str, subjects: &[String], trouble: &Trouble) {
+    /// A claim is only taken over after its token stood still for its length, since it began and before the eyes of
+    /// whoever takes it over.
+    fn taken_over(&mut self, process: u64, token: &str) {
+        let (began, holder) = self.tokens[token];
+        let seen = self.sights.get(&(process, token.to_owned())).map(Instant::elapsed);
+        if began.elapsed() < CLAIM_LENGTH || seen.is_none_or(|seen| seen < CLAIM_LENGTH) {
+            self.breaks(format!(
+                "process {process} takes a claim of process {holder} over that is {:?} old and was seen {seen:?} ago",
+                began.elapsed()
+            ));
+        }
+    }
+
+    /// Nothing is published but under a claim of one's own that is fresh.
+    fn publishing(&mut self, world: &World, process: u64, alerts: &[Outbound]) {
+        let table = lock(&world.table);
+        let claims = table.values().filter_map(|row| row.state.claim.as_ref());
+        let claims: Vec<_> =
+            claims.filter(|it| alerts.iter().any(|alert| alert.alert_id == it.alert.alert_id)).collect();
+        let mut broken = Vec::new();
+        for claim in claims {
+            match self.tokens.get(&claim.token.0) {
+                Some((began, holder)) if *holder == process && began.elapsed() <= FRESH => {}
+                other => {
+                    let age = other.map(|(began, holder)| (began.elapsed(), holder));
+                    broken.push(format!(
+                        "process {process} publishes {} under a claim of this age and process: {age:?}",
+                        claim.alert.alert_id
+                    ));
+                }
+            }
+        }
+        drop(table);
+        self.broken.extend(broken);
+    }
+
+    fn troubled(&mut self, world: &World, process: u64, operation: &str, subjects: &[String], trouble: &Trouble) {
         let now = Instant::now();
+        let dynamodb_or_sns = operation.starts_with("dynamodb:") || operation.starts_with("sns:");
+        if dynamodb_or_sns && matches!(trouble, Trouble::Fail(ErrorClass::Permanent, _)) {
+            for event in subjects.iter().filter_map(|subject| event_behind(world, subject)) {
+                self.refused.entry(event).or_default().push(now);
+            }
+        }
         match operation {
             "sqs:ChangeMessageVisibility" => {
                 for receipt in subjects {
@@ -252,10 +331,10 @@ impl Ledger {
                 }
             }
             "sqs:DeleteMessageBatch" => {
-                self.processes.get_mut(&process).unwrap().delete_troubled = true;
+                self.processes.get_mut(&process).unwrap().delete_troubled = Some(now);
             }
             "dynamodb:UpdateItem#mark" => {
-                self.processes.get_mut(&process).unwrap().mark_troubled = Some(now);
+                self.processes.get_mut(&process).unwrap().mark_troubled.extend(subjects.iter().cloned());
                 // Others may have taken the claim over meanwhile.
                 for accepted in self.accepted.iter_mut().filter(|it| it.process == process && !it.marked) {
                     accepted.excused = true;
@@ -299,7 +378,8 @@ impl Ledger {
         let known = &self.processes[&process];
         let held = self.receives.values().filter(|it| it.process == process && !it.ended && it.excuse.is_none());
         let (deleting, working): (Vec<_>, Vec<_>) = held.partition(|it| it.deleting);
-        let limit = if known.delete_troubled { 100 } else { CONCURRENCY + DELETES };
+        let troubled = known.delete_troubled.is_some_and(|at| at.elapsed() < DELETES_RECOVER);
+        let limit = if troubled { 100 } else { CONCURRENCY + DELETES };
         if working.len() > limit {
             let (working, deleting) = (working.len(), deleting.len());
             self.breaks(format!("process {process} holds {working} messages, {deleting} more are being deleted"));
@@ -315,7 +395,8 @@ impl Ledger {
             || receive.extensions_failed >= EXTENSIONS
             || self.object_in_trouble(&receive.message, receive.at)
             || receive.at.elapsed() >= HELD
-            || !self.is_readable(&receive.message)
+            || (!self.is_readable(&receive.message)
+                && self.receives_until(&receive.message, receive.at) >= LONGEST_PAUSE)
             || self.processes[&receive.process].state != State::Running;
         if !excused {
             self.breaks(format!("the lease of {receipt} ran out although its process lives and SQS answered"));
@@ -346,6 +427,13 @@ impl Ledger {
         }
         if delay.is_zero() && !stopping && held < HELD {
             self.breaks(format!("{receipt} was given back without a delay"));
+        }
+        if !stopping && !in_trouble && held < HELD {
+            let receives = self.receives_until(&message, at);
+            let pause = Duration::from_secs(1 << receives.saturating_sub(1).min(10)).min(VISIBILITY);
+            if delay != pause {
+                self.breaks(format!("{receipt} was given back for {delay:?} after {receives} receives"));
+            }
         }
         if !stopping && !in_trouble {
             // It was read as far as it can be.
@@ -447,7 +535,7 @@ impl Ledger {
         }
         for before in self.accepted.iter().filter(|it| it.event == event_id) {
             if before.alert_id == *id {
-                let troubled = self.processes[&before.process].mark_troubled.is_some_and(|at| at >= before.at);
+                let troubled = self.processes[&before.process].mark_troubled.contains(id);
                 if !before.excused && !troubled {
                     broken.push(format!("{id} is published once more, and nobody died and no answer was lost"));
                 }
@@ -461,20 +549,21 @@ impl Ledger {
             event: event_id,
             rules,
             process,
-            at: Instant::now(),
             excused: false,
             marked: false,
         });
     }
 
-    /// Whether nothing that can be read is left on the queue.
+    /// Whether nothing that can be read is left on the queue, but for what was denied or refused and may be put off.
     pub fn all_read(&self, world: &World) -> bool {
-        lock(&world.queue).messages.iter().all(|it| !self.is_readable(&it.id))
+        let beginning = Instant::now().checked_sub(world.age()).unwrap();
+        let queue = lock(&world.queue);
+        queue.messages.iter().all(|it| !self.is_readable(&it.id) || self.object_in_trouble(&it.id, beginning))
     }
 
-    /// Whether objects were denied.
+    /// Whether objects were denied so lately that a process may count their bucket as denied, though others read it.
     pub fn denied(&self) -> bool {
-        !self.object_troubles.is_empty()
+        self.object_troubles.values().flatten().any(|at| at.elapsed() < DENIAL)
     }
 
     /// The end of a list: the world is healthy and nothing is left to do.
@@ -496,10 +585,13 @@ impl Ledger {
             let id = event_id(*event);
             let rows: Vec<_> = table.iter().filter(|(key, _)| key.event_id == id).map(|(_, row)| row).collect();
             let always = Rules::FIRST.matching(*event);
-            if rows.len() != usize::from(!always.is_empty()) {
+            if rows.len() != usize::from(!always.is_empty()) && !self.refused.contains_key(event) {
                 broken.push(format!("{id} has {} items", rows.len()));
             }
             let Some(state) = rows.first().map(|row| &row.state) else { continue };
+            if self.refused.contains_key(event) {
+                continue;
+            }
             for (rule, mode) in always {
                 if !state.rules.contains(rule) {
                     broken.push(format!("{id}: {rule} was not recorded"));
@@ -530,6 +622,15 @@ impl Ledger {
         let mut all = self.processes.values().flat_map(|known| &known.rules);
         all.all(|(_, _, rules)| rules.matching(event).contains_key(rule))
     }
+}
+
+/// The event that an event id, or the alert id of its claim, stands for.
+fn event_behind(world: &World, subject: &str) -> Option<u32> {
+    let table = lock(&world.table);
+    let of_claim = |state: &ItemState| state.claim.as_ref().is_some_and(|claim| claim.alert.alert_id == subject);
+    let by_alert = table.iter().find(|(_, row)| of_claim(&row.state)).map(|(key, _)| key.event_id.clone());
+    let event_id = by_alert.unwrap_or_else(|| subject.to_owned());
+    event_id.rsplit('-').next().and_then(|number| number.parse().ok())
 }
 
 fn state_of(world: &World, event_id: &str) -> ItemState {

@@ -9,8 +9,10 @@
 //!
 //! These mutations of the daemon must not pass, and `tests/mutations/run` shows that none does, and what caught each:
 //!
+//! - `age_from_the_answer`: a claim is as old as the answer that brought it.
 //! - `alert_id_at_random`: the id of an alert is another one with each attempt.
 //! - `alert_what_is_on_trial`: a rule in shadow is claimed and alerted like any other.
+//! - `claims_stay_fresh_for_long`: a claim is used until a second before others may take it over.
 //! - `delete_although_unread`: a message is deleted although one of its parts could not be read.
 //! - `delete_first`: a message is deleted before it is worked on.
 //! - `end_early_is_an_end`: a compressed body that ends early counts as read to its end.
@@ -27,10 +29,16 @@
 //! - `receive_before_everything_answered`: messages are received before store, publisher and objects were asked.
 //! - `receive_more_than_slots`: ten messages are asked for, however few can be started.
 //! - `receive_while_paused`: messages are received although a dependency fails.
+//! - `refuse_call`: an alert of which SNS refuses the call counts as delivered.
+//! - `refuse_entry`: an alert that SNS refuses in a call of several counts as delivered.
+//! - `refuse_mark`: an alert whose mark is refused counts as delivered.
+//! - `refuse_record`: an event that the table refuses counts as delivered.
 //! - `release_without_delay`: a message that cannot be read is given back at once.
 //! - `resume_from_the_start`: a body that broke off is resumed at its first byte.
 //! - `stop_at_the_first_bad_part`: a part of a message that cannot be read keeps back the parts after it.
 //! - `take_over_at_once`: a claim of somebody else is taken over as soon as it is seen twice.
+//! - `take_over_early`: a claim is taken over after three quarters of its length.
+//! - `take_over_what_is_renewed`: a claim stands still from when it was first seen, although its token changed.
 //! - `trust_a_claim`: an event that somebody else has claimed counts as settled.
 
 pub mod fixtures;
@@ -43,7 +51,8 @@ mod shrink;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::fixtures::{
-    BUCKET, event_id, log_key, log_object, notification, record, rule_file, rules_on_trial, through_eventbridge,
+    BUCKET, event_id, log_key, log_object, notification, notification_of, record, rule_file, rules_on_trial,
+    through_eventbridge,
 };
 use self::op::{Call, Death, Failure, Op, Other, Rule, Service, paste, random_list};
 use self::play::simulate;
@@ -95,7 +104,7 @@ fn check(seed: u64, list: &[Op]) {
     let outcome = simulate(seed, list);
     assert!(
         outcome.broken.is_empty(),
-        "seed {seed} breaks promises:\n{}\nto repeat it:\n{}\ntrace:\n{}",
+        "seed {seed} breaks promises:\n{}\nto repeat it:\n{}trace:\n{}",
         outcome.broken.join("\n"),
         paste(seed, list),
         outcome.trace.join("\n")
@@ -129,6 +138,20 @@ fn ten_operations_keep_the_promises() {
         Op::Stop,
     ];
     check(1, &list);
+}
+
+/// A printed list is a test of this file.
+#[test]
+fn a_failing_list_can_be_pasted() {
+    let list = [
+        Op::DieIn { call: Call::Publish, after: 0, how: Death::Before },
+        Op::EventBridge { event: 2 },
+        Op::Wait { milliseconds: 5_000 },
+        Op::Reload { any_key: Rule::Alert, any_stop: Rule::Absent, all: true },
+    ];
+    let name = "rules_beyond_a_claim_that_was_taken_over_are_alerted_too";
+    let pasted = paste(1, &list).replace("seed_1", name).replace("5000", "5_000");
+    assert!(include_str!("mod.rs").contains(&pasted), "{pasted}");
 }
 
 /// A claim is taken over with exactly its alert; what else the event matches is alerted by whoever took it over.
@@ -252,6 +275,39 @@ fn deaths_that_spend_every_receive_leave_a_message_to_the_dead_letter_queue() {
         let outcome = simulate(seed, &list);
         assert_eq!(outcome.broken, Vec::<String>::new());
         assert!(outcome.trace.iter().any(|line| line.ends_with("message-1 is dead")), "seed {seed}");
+    }
+}
+
+/// One event is refused for good by a call of each kind: its message, and only it, ends on the dead-letter queue.
+#[test]
+fn a_refused_event_costs_only_its_own_message() {
+    for call in [Call::Publish, Call::Record, Call::Mark] {
+        let list = [
+            Op::Join,
+            Op::Refuse { call, event: 1 },
+            Op::Deliver { first: 0, count: 12 },
+            Op::SecondTrail { first: 4, count: 12 },
+            Op::EventBridge { event: 1 },
+            Op::Wait { milliseconds: 60_000 },
+        ];
+        check(1, &list);
+    }
+}
+
+/// Everything is refused for a while: what was refused singly costs a receive each, and nothing is lost.
+#[test]
+fn a_service_that_refuses_everything_loses_nothing() {
+    for service in [Service::Sns, Service::DynamoDb] {
+        let list = [
+            Op::Deliver { first: 0, count: 4 },
+            Op::Outage { service, seconds: 600, how: Failure::Refused },
+            Op::Burst { first: 10, count: 30 },
+            Op::Deliver { first: 50, count: 30 },
+            Op::Wait { milliseconds: 700_000 },
+        ];
+        for seed in 0..5 {
+            check(seed, &list);
+        }
     }
 }
 

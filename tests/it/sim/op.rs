@@ -106,6 +106,11 @@ pub enum Op {
     Cut {
         after: u64,
     },
+    /// A call of a kind refuses this event for good, for ever.
+    Refuse {
+        call: Call,
+        event: u32,
+    },
     /// The lease of the message held longest runs out, or of every one.
     EndLeases {
         every: bool,
@@ -150,6 +155,8 @@ pub enum Failure {
     Down,
     /// As configured, the call cannot work: something is denied or missing, or credentials have expired.
     Config,
+    /// What is asked for is refused for good. Of SNS and DynamoDB only.
+    Refused,
 }
 
 /// The mode of a rule that changes.
@@ -201,7 +208,7 @@ macro_rules! written_out {
 
 written_out! {
     Other: Copy Missing Damaged;
-    Failure: Down Config;
+    Failure: Down Config Refused;
     Rule: Absent Alert Shadow;
     Call: Open Publish Record Renew Mark Receive Extend Delete Survey CheckObjects CheckTopic CheckTable;
     Service: S3 Sns DynamoDb Sqs;
@@ -329,7 +336,15 @@ fn trouble(random: &mut fastrand::Rng) -> Op {
         17 => Op::Throttling { service, seconds },
         18 => Op::Cut { after: 1 + random.u64(..1000) },
         19 if random.bool() => Op::Deny { seconds: 1 + seconds / 10 },
-        19 | 20 => Op::EndLeases { every: random.bool() },
+        20 if random.bool() => {
+            let call = pick(random, &[Call::Publish, Call::Record, Call::Renew, Call::Mark]);
+            Op::Refuse { call, event: random.u32(..40) }
+        }
+        20 => {
+            let service = pick(random, &[Service::Sns, Service::DynamoDb]);
+            Op::Outage { service, seconds, how: Failure::Refused }
+        }
+        19 => Op::EndLeases { every: random.bool() },
         _ => calm_trouble(random),
     }
 }
@@ -362,8 +377,9 @@ fn pick<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
 }
 
-/// The list as a test's source.
+/// The list as a test's source; its name is to be told what it shows.
 pub fn paste(seed: u64, list: &[Op]) -> String {
     let lines: Vec<_> = list.iter().map(|op| format!("        Op::{op:?},\n")).collect();
-    format!("    let list = [\n{}    ];\n    check({seed}, &list);", lines.concat())
+    let lines = lines.concat();
+    format!("#[test]\nfn seed_{seed}() {{\n    let list = [\n{lines}    ];\n    check({seed}, &list);\n}}\n")
 }

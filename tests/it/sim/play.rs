@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use trailhound::ports::{ErrorClass, Fault};
 
-use super::fixtures::{BUCKET, Rules, log_key, log_object, notification, notification_of, through_eventbridge};
+use super::fixtures::{
+    BUCKET, Rules, event_id, log_key, log_object, notification, notification_of, through_eventbridge, through_sns,
+};
 use super::ledger::{Ledger, Parcel, VISIBILITY};
 use super::op::{Call, Death, Failure, Op, Other, Service};
 use super::process::{Process, config};
@@ -78,6 +80,7 @@ fn failure(how: Failure) -> Trouble {
     match how {
         Failure::Down => Trouble::Fail(ErrorClass::Transient, Fault::Unavailable),
         Failure::Config => Trouble::Fail(ErrorClass::Config, Fault::Credentials),
+        Failure::Refused => Trouble::Fail(ErrorClass::Permanent, Fault::Invalid),
     }
 }
 
@@ -146,7 +149,9 @@ impl Simulation {
         let seed = self.random.u64(..);
         let wrong = Duration::from_secs(self.random.u64(..1200));
         let now = datetime!(2026-05-01 12:00 UTC) + wrong + self.world.age();
-        let process = Process::start_at(&self.world, self.file.path(), seed, config(), now);
+        let mut config = config();
+        config.queue.pollers = 1 + usize::from(seed.is_multiple_of(3));
+        let process = Process::start_at(&self.world, self.file.path(), seed, config, now);
         lock(&self.ledger).started(&process, self.rules);
         self.processes.push(process);
     }
@@ -241,6 +246,9 @@ impl Simulation {
                 }
                 std::fs::write(self.file.path(), self.rules.text()).unwrap();
             }
+            Op::Refuse { call, event } => {
+                lock(&self.world.refused).insert((call.operation(), event_id(event)));
+            }
             Op::Wait { milliseconds } => sleep(Duration::from_millis(milliseconds)).await,
         }
     }
@@ -279,7 +287,10 @@ impl Simulation {
 
     fn deliver(&mut self, trail: &str, events: Vec<u32>) {
         let key = self.put(trail, log_object(&events));
-        self.send(notification(&key), Parcel { events, keys: vec![key], readable: true });
+        let body = notification(&key);
+        // The bucket of the second trail tells a topic.
+        let body = if trail == "trail-b" { through_sns(&body) } else { body };
+        self.send(body, Parcel { events, keys: vec![key], readable: true });
     }
 
     fn bundle(&mut self, events: Vec<u32>, other: Other) {
@@ -320,12 +331,11 @@ impl Simulation {
         *lock(&self.troubles) = Troubles::default();
         lock(&self.world.denied).clear();
         let healed = Instant::now();
-        let denied = lock(&self.ledger).denied();
         while !lock(&self.world.queue).messages.is_empty() && healed.elapsed() < END {
             // A death that waited for its call to end.
             self.tend();
             sleep(Duration::from_secs(if healed.elapsed() < RECOVERY { 1 } else { 60 })).await;
-            if healed.elapsed() >= RECOVERY && !denied && !lock(&self.ledger).all_read(&self.world) {
+            if healed.elapsed() >= RECOVERY && !lock(&self.ledger).all_read(&self.world) {
                 self.breaks("what can be read is not settled four minutes after the world healed");
                 break;
             }
@@ -339,6 +349,7 @@ impl Simulation {
             self.tend();
             sleep(Duration::from_secs(60)).await;
         }
+        let denied = lock(&self.ledger).denied();
         for process in &self.processes {
             if process.metrics.messages_in_flight.get() != 0 {
                 self.breaks("a process with nothing to do counts messages in flight");
