@@ -228,9 +228,10 @@ fn ratios() {
     }
 
     let texts = self::records();
-    for (name, make) in [("that name absent events", absent_rules as fn(usize) -> String), ("of every kind", mixed_rules)] {
-        let mut matchers: Vec<_> =
-            counts().iter().map(|count| (*count, Matcher::new(rules(&make(*count))))).collect();
+    for (name, make) in
+        [("that name absent events", absent_rules as fn(usize) -> String), ("of every kind", mixed_rules)]
+    {
+        let mut matchers: Vec<_> = counts().iter().map(|count| (*count, Matcher::new(rules(&make(*count))))).collect();
         let names: Vec<String> = counts().iter().map(|count| format!("{count} rules {name}")).collect();
         let mut steps: Vec<(&str, Box<dyn FnMut() + '_>)> = Vec::new();
         for ((_, matcher), name) in matchers.iter_mut().zip(&names) {
@@ -244,7 +245,10 @@ fn ratios() {
         let least = medians.first().map_or(Duration::ZERO, |(_, time)| *time);
         for (name, time) in medians {
             let nanos = time.as_secs_f64() * 1e9 / texts.len() as f64;
-            println!("{name:<40} {nanos:>8.0} ns a record {:>6.2} times the least", time.as_secs_f64() / least.as_secs_f64());
+            println!(
+                "{name:<40} {nanos:>8.0} ns a record {:>6.2} times the least",
+                time.as_secs_f64() / least.as_secs_f64()
+            );
         }
     }
 }

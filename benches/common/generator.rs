@@ -12,30 +12,94 @@ use flate2::write::GzEncoder;
 
 /// Source, event, and the request's parameters, in which `~` is a random hexadecimal digit; by falling frequency.
 const CALLS: [(&str, &str, &str); 24] = [
-    ("kms", "Decrypt", r#"{"encryptionContext":{"aws:s3:arn":"arn:aws:s3:::example-data-~~~~/part-~~~~~~~~.parquet"},"encryptionAlgorithm":"SYMMETRIC_DEFAULT"}"#),
-    ("sts", "AssumeRole", r#"{"roleArn":"arn:aws:iam::111122223333:role/application-worker","roleSessionName":"worker-~~~~~~~~","durationSeconds":3600}"#),
-    ("ec2", "DescribeInstances", r#"{"maxResults":1000,"instancesSet":{},"filterSet":{"items":[{"name":"instance-state-name","valueSet":{"items":[{"value":"running"}]}}]}}"#),
-    ("s3", "GetBucketAcl", r#"{"bucketName":"example-data-~~~~","Host":"example-data-~~~~.s3.eu-central-1.amazonaws.com","acl":""}"#),
-    ("ec2", "DescribeNetworkInterfaces", r#"{"networkInterfaceIdSet":{"items":[{"networkInterfaceId":"eni-0~~~~~~~~~~~~~~~~"}]},"filterSet":{}}"#),
-    ("kms", "GenerateDataKey", r#"{"keyId":"arn:aws:kms:eu-central-1:111122223333:key/~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~","keySpec":"AES_256"}"#),
-    ("ssm", "UpdateInstanceInformation", r#"{"instanceId":"i-0~~~~~~~~~~~~~~~~","agentVersion":"3.3.1611.0","agentStatus":"Active","platformType":"Linux","platformName":"Amazon Linux","platformVersion":"2023","iPAddress":"10.0.3.17","computerName":"ip-10-0-3-17.eu-central-1.compute.internal","agentName":"amazon-ssm-agent"}"#),
-    ("logs", "CreateLogStream", r#"{"logGroupName":"/aws/lambda/example-worker","logStreamName":"2026/05/01/[$LATEST]~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"}"#),
+    (
+        "kms",
+        "Decrypt",
+        r#"{"encryptionContext":{"aws:s3:arn":"arn:aws:s3:::example-data-~~~~/part-~~~~~~~~.parquet"},"encryptionAlgorithm":"SYMMETRIC_DEFAULT"}"#,
+    ),
+    (
+        "sts",
+        "AssumeRole",
+        r#"{"roleArn":"arn:aws:iam::111122223333:role/application-worker","roleSessionName":"worker-~~~~~~~~","durationSeconds":3600}"#,
+    ),
+    (
+        "ec2",
+        "DescribeInstances",
+        r#"{"maxResults":1000,"instancesSet":{},"filterSet":{"items":[{"name":"instance-state-name","valueSet":{"items":[{"value":"running"}]}}]}}"#,
+    ),
+    (
+        "s3",
+        "GetBucketAcl",
+        r#"{"bucketName":"example-data-~~~~","Host":"example-data-~~~~.s3.eu-central-1.amazonaws.com","acl":""}"#,
+    ),
+    (
+        "ec2",
+        "DescribeNetworkInterfaces",
+        r#"{"networkInterfaceIdSet":{"items":[{"networkInterfaceId":"eni-0~~~~~~~~~~~~~~~~"}]},"filterSet":{}}"#,
+    ),
+    (
+        "kms",
+        "GenerateDataKey",
+        r#"{"keyId":"arn:aws:kms:eu-central-1:111122223333:key/~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~","keySpec":"AES_256"}"#,
+    ),
+    (
+        "ssm",
+        "UpdateInstanceInformation",
+        r#"{"instanceId":"i-0~~~~~~~~~~~~~~~~","agentVersion":"3.3.1611.0","agentStatus":"Active","platformType":"Linux","platformName":"Amazon Linux","platformVersion":"2023","iPAddress":"10.0.3.17","computerName":"ip-10-0-3-17.eu-central-1.compute.internal","agentName":"amazon-ssm-agent"}"#,
+    ),
+    (
+        "logs",
+        "CreateLogStream",
+        r#"{"logGroupName":"/aws/lambda/example-worker","logStreamName":"2026/05/01/[$LATEST]~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"}"#,
+    ),
     ("autoscaling", "DescribeAutoScalingGroups", r#"{"maxRecords":100,"autoScalingGroupNames":["example-workers"]}"#),
     ("dynamodb", "DescribeTable", r#"{"tableName":"example-orders"}"#),
     ("s3", "ListBuckets", r#"{"Host":"s3.eu-central-1.amazonaws.com"}"#),
-    ("elasticloadbalancing", "DescribeTargetHealth", r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:eu-central-1:111122223333:targetgroup/example/~~~~~~~~~~~~~~~~"}"#),
+    (
+        "elasticloadbalancing",
+        "DescribeTargetHealth",
+        r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:eu-central-1:111122223333:targetgroup/example/~~~~~~~~~~~~~~~~"}"#,
+    ),
     ("ec2", "DescribeVolumes", r#"{"maxResults":500,"volumeSet":{},"filterSet":{}}"#),
     ("monitoring", "DescribeAlarms", r#"{"alarmNames":["example-alarm-~~~~"],"maxRecords":100}"#),
-    ("lambda", "GetFunction20150331v2", r#"{"functionName":"arn:aws:lambda:eu-central-1:111122223333:function:example-worker"}"#),
-    ("sqs", "GetQueueAttributes", r#"{"queueUrl":"https://sqs.eu-central-1.amazonaws.com/111122223333/example-jobs","attributeNames":["All"]}"#),
+    (
+        "lambda",
+        "GetFunction20150331v2",
+        r#"{"functionName":"arn:aws:lambda:eu-central-1:111122223333:function:example-worker"}"#,
+    ),
+    (
+        "sqs",
+        "GetQueueAttributes",
+        r#"{"queueUrl":"https://sqs.eu-central-1.amazonaws.com/111122223333/example-jobs","attributeNames":["All"]}"#,
+    ),
     ("iam", "GetRole", r#"{"roleName":"application-worker"}"#),
-    ("ecs", "DescribeTasks", r#"{"cluster":"example","tasks":["arn:aws:ecs:eu-central-1:111122223333:task/example/~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"]}"#),
+    (
+        "ecs",
+        "DescribeTasks",
+        r#"{"cluster":"example","tasks":["arn:aws:ecs:eu-central-1:111122223333:task/example/~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"]}"#,
+    ),
     ("rds", "DescribeDBInstances", r#"{"dBInstanceIdentifier":"example-orders","maxRecords":100}"#),
-    ("ec2", "RunInstances", r#"{"instancesSet":{"items":[{"imageId":"ami-0~~~~~~~~~~~~~~~~","minCount":1,"maxCount":1}]},"userData":"<sensitiveDataRemoved>","instanceType":"m7g.large","blockDeviceMapping":{},"monitoring":{"enabled":false},"disableApiTermination":false,"clientToken":"~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~","tagSpecificationSet":{"items":[{"resourceType":"instance","tags":[{"key":"Name","value":"example \"worker\""}]}]}}"#),
-    ("s3", "PutObject", r#"{"bucketName":"example-data-~~~~","Host":"example-data-~~~~.s3.eu-central-1.amazonaws.com","key":"logs/year=2026/month=05/part-~~~~~~~~.json","x-amz-server-side-encryption":"aws:kms"}"#),
-    ("secretsmanager", "GetSecretValue", r#"{"secretId":"arn:aws:secretsmanager:eu-central-1:111122223333:secret:example/database-~~~~~~"}"#),
+    (
+        "ec2",
+        "RunInstances",
+        r#"{"instancesSet":{"items":[{"imageId":"ami-0~~~~~~~~~~~~~~~~","minCount":1,"maxCount":1}]},"userData":"<sensitiveDataRemoved>","instanceType":"m7g.large","blockDeviceMapping":{},"monitoring":{"enabled":false},"disableApiTermination":false,"clientToken":"~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~","tagSpecificationSet":{"items":[{"resourceType":"instance","tags":[{"key":"Name","value":"example \"worker\""}]}]}}"#,
+    ),
+    (
+        "s3",
+        "PutObject",
+        r#"{"bucketName":"example-data-~~~~","Host":"example-data-~~~~.s3.eu-central-1.amazonaws.com","key":"logs/year=2026/month=05/part-~~~~~~~~.json","x-amz-server-side-encryption":"aws:kms"}"#,
+    ),
+    (
+        "secretsmanager",
+        "GetSecretValue",
+        r#"{"secretId":"arn:aws:secretsmanager:eu-central-1:111122223333:secret:example/database-~~~~~~"}"#,
+    ),
     ("cloudformation", "DescribeStackEvents", r#"{"stackName":"example-network"}"#),
-    ("ec2", "CreateTags", r#"{"resourcesSet":{"items":[{"resourceId":"i-0~~~~~~~~~~~~~~~~"}]},"tagSet":{"items":[{"key":"Owner","value":"platform"},{"key":"Note","value":"created by \u003cpipeline\u003e"}]}}"#),
+    (
+        "ec2",
+        "CreateTags",
+        r#"{"resourcesSet":{"items":[{"resourceId":"i-0~~~~~~~~~~~~~~~~"}]},"tagSet":{"items":[{"key":"Owner","value":"platform"},{"key":"Note","value":"created by \u003cpipeline\u003e"}]}}"#,
+    ),
 ];
 
 /// Calls that the default rules tell of.
@@ -54,8 +118,13 @@ const AGENTS: [&str; 6] = [
     "autoscaling.amazonaws.com",
 ];
 
-const ROLES: [&str; 5] =
-    ["application-worker", "deployment-pipeline", "monitoring-agent", "AWSServiceRoleForAutoScaling", "node-group-main"];
+const ROLES: [&str; 5] = [
+    "application-worker",
+    "deployment-pipeline",
+    "monitoring-agent",
+    "AWSServiceRoleForAutoScaling",
+    "node-group-main",
+];
 
 /// A log object and what is in it.
 pub struct Object {
@@ -130,10 +199,13 @@ impl Generator {
         let random = &mut self.random;
         let agent = random.choice(AGENTS).unwrap_or_default();
         let address = format!("10.{}.{}.{}", random.u8(..2), random.u8(..2), random.u8(..100));
-        write(out, format_args!(
-            ",\"eventTime\":\"{time}\",\"eventSource\":\"{source}.amazonaws.com\",\"eventName\":\"{name}\",\"awsRegion\":\"eu-central-1\",\
+        write(
+            out,
+            format_args!(
+                ",\"eventTime\":\"{time}\",\"eventSource\":\"{source}.amazonaws.com\",\"eventName\":\"{name}\",\"awsRegion\":\"eu-central-1\",\
              \"sourceIPAddress\":\"{address}\",\"userAgent\":\"{agent}\","
-        ));
+            ),
+        );
         if denied {
             // A missing object is no denial: an error that the default rules do not tell of.
             out.push_str("\"errorCode\":\"NoSuchKey\",\"errorMessage\":\"The specified key does not exist.\",");
@@ -150,16 +222,20 @@ impl Generator {
         self.fill(out, "~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~");
         out.push_str("\",\"eventID\":\"");
         self.fill(out, "~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~");
-        let reads = ["Get", "List", "Describe", "Decrypt", "Assume", "Generate"].iter().any(|one| name.starts_with(one));
+        let reads =
+            ["Get", "List", "Describe", "Decrypt", "Assume", "Generate"].iter().any(|one| name.starts_with(one));
         write(out, format_args!("\",\"readOnly\":{reads},"));
         if source == "s3" || source == "kms" {
             self.fill(out, r#""resources":[{"accountId":"111122223333","type":"AWS::S3::Object","ARN":"arn:aws:s3:::example-data-~~~~/part-~~~~~~~~.parquet"},{"accountId":"111122223333","type":"AWS::KMS::Key","ARN":"arn:aws:kms:eu-central-1:111122223333:key/~~~~~~~~-~~~~-~~~~-~~~~-~~~~~~~~~~~~"}],"#);
         }
-        write(out, format_args!(
-            "\"eventType\":\"AwsApiCall\",\"managementEvent\":true,\"recipientAccountId\":\"111122223333\",\"eventCategory\":\"Management\",\
+        write(
+            out,
+            format_args!(
+                "\"eventType\":\"AwsApiCall\",\"managementEvent\":true,\"recipientAccountId\":\"111122223333\",\"eventCategory\":\"Management\",\
              \"tlsDetails\":{{\"tlsVersion\":\"TLSv1.3\",\"cipherSuite\":\"TLS_AES_128_GCM_SHA256\",\
              \"clientProvidedHostHeader\":\"{source}.eu-central-1.amazonaws.com\"}}}}"
-        ));
+            ),
+        );
     }
 
     fn identity(&mut self, out: &mut String, source: &str, time: &str) {

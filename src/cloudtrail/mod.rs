@@ -207,12 +207,7 @@ impl Decoder {
         self.progress
     }
 
-    fn step_with(
-        &mut self,
-        input: &mut Input,
-        matches: Matches<'_>,
-        out: &mut Output,
-    ) -> Result<Step, DecodeError> {
+    fn step_with(&mut self, input: &mut Input, matches: Matches<'_>, out: &mut Output) -> Result<Step, DecodeError> {
         let work_before = self.work();
         loop {
             match self.split(matches, out) {
@@ -236,11 +231,7 @@ impl Decoder {
     }
 
     /// Evaluates the records that end in the text. [`Step::NeedInput`] when it is used up.
-    fn split(
-        &mut self,
-        matches: Matches<'_>,
-        out: &mut Output,
-    ) -> Result<Step, DecodeError> {
+    fn split(&mut self, matches: Matches<'_>, out: &mut Output) -> Result<Step, DecodeError> {
         let text = self.text.get(..self.filled).unwrap_or_default();
         while let Some(found) = self.splitter.next(text, &mut self.scanned)? {
             self.progress.records += 1;
@@ -353,12 +344,7 @@ mod tests {
         vec![Arc::new(rule)]
     }
 
-    fn read_where(
-        object: &[u8],
-        cuts: &[usize],
-        limits: Limits,
-        matches: Matches<'_>,
-    ) -> Read {
+    fn read_where(object: &[u8], cuts: &[usize], limits: Limits, matches: Matches<'_>) -> Read {
         let mut decoder = Decoder::new(limits);
         let mut out = Output::default();
         let mut records = Vec::new();
@@ -799,8 +785,9 @@ mod tests {
     #[test]
     fn only_what_matches_is_detected() {
         let object = gzip(document(50).as_bytes());
-        let mut matches =
-            |raw: &[u8], _: Option<Outline<'_>>| if json::get(raw, "eventID") == Some(b"\"00000007\"") { rules() } else { vec![] };
+        let mut matches = |raw: &[u8], _: Option<Outline<'_>>| {
+            if json::get(raw, "eventID") == Some(b"\"00000007\"") { rules() } else { vec![] }
+        };
         let read = read_where(&object, &[], LIMITS, &mut matches);
         assert_eq!(read.records, [(7, Bytes::from(record(7)))]);
         assert_eq!(read.progress.records, 50);

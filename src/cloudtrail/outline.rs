@@ -107,7 +107,7 @@ pub(super) fn skim(bytes: &[u8; BLOCK], offset: usize, position: &mut Position, 
     let closed = u64::from(closing.count_ones());
     if position.depth >= closed + 2 {
         // It neither ends here nor comes up to its own members.
-        position.depth += u64::from(opening.count_ones()) - closed;
+        position.depth = position.depth + u64::from(opening.count_ones()) - closed;
         return Skimmed::Through;
     }
     let mut seen = 0;

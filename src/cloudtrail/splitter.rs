@@ -107,9 +107,7 @@ impl Splitter {
             (Some(Stop::Whole(start)), _) => {
                 Some(Found::Record { index, raw: text.get(start..*pos).unwrap_or_default(), outline })
             }
-            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => {
-                Some(Found::Record { index, raw, outline })
-            }
+            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => Some(Found::Record { index, raw, outline }),
             (Some(Stop::Problem(problem)), _) => Some(Found::Problem(problem)),
             (None, _) => {
                 self.offset += text.len() as u64;

@@ -364,3 +364,110 @@ fn put(key: &mut Vec<u8>, text: &[u8]) {
     key.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
     key.extend_from_slice(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cloudtrail::{Decoder, Input, Limits, Output, Step};
+    use crate::rules::Matcher;
+
+    /// Decodes an object with this record among others; gives how many rules match it, and whether it was dismissed.
+    fn seen(rules: &Value, record: &str) -> (usize, bool) {
+        let rules = Arc::new(RuleSet::parse(&rules.to_string()).unwrap());
+        let text = format!(r#"{{"Records":[{record}],"behind":"{}"}}"#, " ".repeat(80));
+        let limits = Limits {
+            max_compressed_bytes: 1 << 20,
+            max_decompressed_bytes: 1 << 20,
+            max_ratio: 9,
+            max_record_bytes: 1 << 20,
+        };
+        let (mut decoder, mut matcher) = (Decoder::new(limits), Matcher::new(Arc::clone(&rules)));
+        let mut input = Input { bytes: text.into_bytes().into(), last: true };
+        let mut out = Output::default();
+        while decoder.step(&mut input, &mut matcher, &mut out).unwrap() != Step::End {}
+        assert_eq!(
+            out.detections.len(),
+            usize::from(!Matcher::new(rules).matches(record.as_bytes()).is_empty()),
+            "{record}"
+        );
+        (out.detections.iter().map(|one| one.rules.len()).sum(), matcher.dismissed() > 0)
+    }
+
+    fn record(members: &str) -> String {
+        format!(
+            "{{\"eventVersion\":\"1.11\",\"userIdentity\":{{\"type\":\"AssumedRole\",\"sessionContext\":{{\"sessionIssuer\":\
+             {{\"type\":\"Role\",\"userName\":\"worker\"}}}}}},\"eventTime\":\"2026-05-01T00:00:00Z\",\
+             \"eventSource\":\"ec2.amazonaws.com\",\"eventName\":\"DescribeInstances\",\"userAgent\":\"aws-cli/2\",\
+             \"sourceIPAddress\":\"10.0.0.1\"{members}}}"
+        )
+    }
+
+    #[test]
+    fn a_record_that_no_rule_asks_for_is_dismissed() {
+        let rules = json!([
+            { "id": "name", "severity": "LOW", "eventName": "StopLogging" },
+            { "id": "wildcard", "severity": "LOW", "eventName": "*Policy" },
+            { "id": "denied", "severity": "LOW", "errorCode": "*Denied*" },
+            { "id": "root", "severity": "LOW", "userIdentityType": "Root" },
+            { "id": "tool", "severity": "LOW", "pattern": { "userAgent": [{ "regex": "(?i)pacu" }] } },
+            { "id": "from", "severity": "LOW", "userIdentityType": "AssumedRole", "pattern": {
+                "userIdentity": { "userName": [{ "exists": false }] }, "sourceIPAddress": [{ "anything-but": { "prefix": "10." } }] } },
+        ]);
+        assert_eq!(seen(&rules, &record("")), (0, true));
+        assert_eq!(seen(&rules, &record(r#","errorCode":"AccessDenied""#)), (1, false));
+        assert_eq!(seen(&rules, &record(r#","errorCode":null"#)), (0, true));
+        // The last of duplicate keys counts.
+        assert_eq!(seen(&rules, &record(r#","userAgent":"Pacu/1""#)), (1, false));
+        assert_eq!(seen(&rules, &record(r#","sourceIPAddress":"192.0.2.1""#)), (1, false));
+        assert_eq!(seen(&rules, &record(r#","eventName":"StopLogging""#)), (1, false));
+    }
+
+    #[test]
+    fn how_a_record_is_written_hides_nothing() {
+        let rules = json!([{ "id": "name", "severity": "LOW", "eventName": "StopLogging" }]);
+        let found = [
+            r#","\u0065ventName":"StopLogging""#,
+            r#","eventName":"Stop\u004cogging""#,
+            r#", "eventName" : "StopLogging" "#,
+            "\n,\t\"eventName\"\r\n:\n\"StopLogging\"\n",
+            r#","x":"\"","eventName":"StopLogging""#,
+            r#","x":"\\","eventName":"StopLogging""#,
+            r#","x":[{"eventName":"A"}],"eventName":"StopLogging","y":{"eventName":"B"}"#,
+            r#",,"eventName":"StopLogging""#,
+            r#","x":1 2,"eventName":"StopLogging""#,
+            "\u{1},\u{1}\"eventName\"\u{1}:\u{1}\"StopLogging\"\u{1}",
+        ];
+        for members in found {
+            assert_eq!(seen(&rules, &record(members)), (1, false), "{members}");
+        }
+        let not_found = [
+            r#","x":"\",\"eventName\":\"StopLogging""#,
+            r#","x":{"eventName":"StopLogging"}"#,
+            r#","x\",\"eventName":"StopLogging""#,
+            r#","x":"eventName","y":"StopLogging""#,
+            r#","EventName":"StopLogging""#,
+        ];
+        for members in not_found {
+            assert_eq!(seen(&rules, &record(members)).0, 0, "{members}");
+        }
+    }
+
+    /// Many members come before or after, so that names stand on every place in a block.
+    #[test]
+    fn where_a_member_stands_in_a_block_does_not_matter() {
+        let rules = json!([{ "id": "name", "severity": "LOW", "eventName": "StopLogging" }]);
+        for length in 0..140 {
+            let pad = "x".repeat(length);
+            assert_eq!(seen(&rules, &record(&format!(r#","{pad}":"{pad}\"","eventName":"StopLogging""#))), (1, false));
+            assert_eq!(seen(&rules, &record(&format!(r#","p":"{pad}\\","eventName":"StopLogging""#))), (1, false));
+            assert_eq!(
+                seen(&rules, &record(&format!(r#","p":"{pad}","q":"\",\"eventName\":\"StopLogging""#))),
+                (0, true)
+            );
+        }
+    }
+}

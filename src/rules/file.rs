@@ -7,10 +7,10 @@ use time::Date;
 use time::macros::format_description;
 
 use super::condition::{AnyOf, Body, Exception, Field, Rule};
+use super::dismissal::asks;
 use super::document::{Member, Node, Value};
 use super::pattern::{Compiled, Lists, Pattern, value_conditions};
 use super::reader::{Complaint, MAX_VALUE_BYTES, Place, Reader, bounded, unknown};
-use super::dismissal::asks;
 use super::{BUILT_IN_LISTS, Diagnostic, Group, Mode, RuleInfo, Severity, Surroundings};
 use crate::cloudtrail::json;
 

@@ -23,6 +23,7 @@ pub struct Matcher {
     rules: Arc<RuleSet>,
     memo: Memo,
     dismissal: Dismissal,
+    dismissed: u64,
     /// Positions of a rule and of one of its exceptions, with how many records that one withheld.
     suppressed: BTreeMap<(usize, usize), u64>,
 }
@@ -39,7 +40,13 @@ pub struct Suppressed {
 impl Matcher {
     #[must_use]
     pub fn new(rules: Arc<RuleSet>) -> Self {
-        Self { rules, memo: Memo::default(), dismissal: Dismissal::default(), suppressed: BTreeMap::new() }
+        Self {
+            rules,
+            memo: Memo::default(),
+            dismissal: Dismissal::default(),
+            dismissed: 0,
+            suppressed: BTreeMap::new(),
+        }
     }
 
     /// The rules that match a record's raw bytes, in the order of the file. Never fails: what cannot be read of a
@@ -62,9 +69,18 @@ impl Matcher {
     /// The same as [`Self::matches`], and faster for a record of which the outline is known.
     pub fn matches_outlined(&mut self, raw: &[u8], outline: Option<Outline<'_>>) -> Vec<Arc<RuleInfo>> {
         match outline {
-            Some(outline) if self.dismissal.dismisses(&self.rules, raw, outline) => Vec::new(),
+            Some(outline) if self.dismissal.dismisses(&self.rules, raw, outline) => {
+                self.dismissed += 1;
+                Vec::new()
+            }
             _ => self.matches(raw),
         }
+    }
+
+    /// How many records were dismissed without being read.
+    #[must_use]
+    pub fn dismissed(&self) -> u64 {
+        self.dismissed
     }
 
     /// What exceptions withheld since the last call.
@@ -289,6 +305,7 @@ mod tests {
     use super::super::Mode;
     use super::super::pattern::naive::{self, Json};
     use super::*;
+    use crate::cloudtrail::{Decoder, Input, Limits, Output, Step};
 
     fn matcher(rules: &Value) -> Matcher {
         Matcher::new(Arc::new(RuleSet::parse(&rules.to_string()).unwrap()))
@@ -296,6 +313,23 @@ mod tests {
 
     fn found(matcher: &mut Matcher, record: &str) -> Vec<String> {
         matcher.matches(record.as_bytes()).iter().map(|rule| rule.id.clone()).collect()
+    }
+
+    /// What is found in an object that holds this record, which may be dismissed on its way.
+    fn found_in_object(matcher: &mut Matcher, record: &str) -> Vec<String> {
+        // What stands behind it lets the splitter read all of it in blocks.
+        let text = format!(r#"{{"Records":[{record}],"behind":"{}"}}"#, " ".repeat(80));
+        let limits = Limits {
+            max_compressed_bytes: 1 << 20,
+            max_decompressed_bytes: 1 << 20,
+            max_ratio: 9,
+            max_record_bytes: 1 << 20,
+        };
+        let mut decoder = Decoder::new(limits);
+        let mut input = Input { bytes: text.into_bytes().into(), last: true };
+        let mut out = Output::default();
+        while decoder.step(&mut input, matcher, &mut out).unwrap() != Step::End {}
+        out.detections.iter().flat_map(|one| &one.rules).map(|rule| rule.id.clone()).collect()
     }
 
     /// Whether a rule on `key` with the value `any` matches the record.
@@ -490,6 +524,11 @@ mod tests {
                     .prop_map(Value::from),
             ]),
             1 => (Just("requestParameters"), odd_values()),
+            // What looks like a member and is none.
+            1 => (Just("requestParameters"), odd_values().prop_map(|value| json!({ "eventName": value, "type": "a" }))),
+            1 => (Just("userAgent"), texts().prop_map(|text| json!(format!("\",\"eventName\":\"{text}\",\"errorCode\":\"b")))),
+            1 => (Just("x\",\"eventName"), odd_values()),
+            1 => (Just("userIdentity"), odd_values().prop_map(|one| json!({ "type": one, "sessionContext": { "type": "b" } }))),
         ];
         prop::collection::vec(member, 0..9)
             .prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
@@ -619,8 +658,8 @@ mod tests {
         ) {
             let all: Vec<_> = rules.iter().enumerate().map(|(id, rule)| rule.written(id)).collect();
             let file = format!("{{\"lists\": {}, \"events\": [{}]}}", naive::LISTS, all.join(",\n"));
-            let mut matcher = match RuleSet::parse(&file) {
-                Ok(rules) => Matcher::new(Arc::new(rules)),
+            let (mut matcher, mut splitting) = match RuleSet::parse(&file).map(Arc::new) {
+                Ok(rules) => (Matcher::new(Arc::clone(&rules)), Matcher::new(rules)),
                 Err(told) => {
                     prop_assert!(told.to_string().contains(" ways"), "{}\n{}", file, told);
                     return Ok(());
@@ -632,19 +671,25 @@ mod tests {
                 let expected: Vec<_> = answers.iter().filter(|(_, one)| *one == Some(None)).map(|(id, _)| format!("r{id}")).collect();
                 let withheld: Vec<_> = answers.iter().filter_map(|(id, one)| Some((format!("r{id}"), (*one)??, 1))).collect();
                 let record = record.written();
-                prop_assert_eq!(found(&mut matcher, &record), expected, "{} on {}", file, record);
+                prop_assert_eq!(&found(&mut matcher, &record), &expected, "{} on {}", file, record);
                 let suppressed: Vec<_> = matcher.take_suppressed().into_iter().map(|one| (one.rule.id.clone(), one.exception, one.count)).collect();
-                prop_assert_eq!(suppressed, withheld, "{} on {}", file, record);
+                prop_assert_eq!(&suppressed, &withheld, "{} on {}", file, record);
+                prop_assert_eq!(found_in_object(&mut splitting, &record), expected, "in an object: {} on {}", file, record);
+                let suppressed: Vec<_> = splitting.take_suppressed().into_iter().map(|one| (one.rule.id.clone(), one.exception, one.count)).collect();
+                prop_assert_eq!(suppressed, withheld, "in an object: {} on {}", file, record);
             }
         }
 
         #[test]
         fn agrees_with_a_naive_matcher(rules in rule_files(), records in prop::collection::vec(records(), 1..12)) {
-            let mut matcher = matcher(&json!(rules));
+            let (mut one, mut splitting) = (matcher(&json!(rules)), matcher(&json!(rules)));
             // Twice, so that the second time answers from the memo.
             for record in records.iter().chain(&records) {
                 let expected: Vec<_> = rules.iter().filter(|rule| naive(rule, record)).map(|rule| rule["id"].as_str().unwrap()).collect();
-                prop_assert_eq!(found(&mut matcher, &record.to_string()), expected, "{}", record);
+                for text in [record.to_string(), serde_json::to_string_pretty(record).unwrap()] {
+                    prop_assert_eq!(&found(&mut one, &text), &expected, "{}", record);
+                    prop_assert_eq!(&found_in_object(&mut splitting, &text), &expected, "in an object: {}", record);
+                }
             }
         }
 
