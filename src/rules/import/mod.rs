@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::Severity;
 use super::fields::{self, Shape};
+use crate::alert::shown;
 pub use print::print;
 
 const MAX_FILE_BYTES: usize = 4 << 20;
@@ -148,8 +149,9 @@ impl<'a> Scope<'a> {
         ImportError {
             file: self.file.to_owned(),
             rule: self.rule.map(|rule| bounded(rule, MAX_ID_BYTES)),
-            place: place.into(),
-            message: message.into(),
+            place: shown(&place.into(), usize::MAX),
+            // It quotes the file, and an error is one line.
+            message: shown(&message.into(), usize::MAX),
         }
     }
 
@@ -355,6 +357,14 @@ mod tests {
         let ids: Vec<_> = (0..3).map(|_| unique(&"y".repeat(64), &mut taken)).collect();
         assert!(ids.iter().all(|id| id.len() == 64));
         assert_eq!(taken.len(), 3);
+    }
+
+    /// Found by the fuzz target `rule_loading`.
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let errors = import(Format::CloudWatch, "filters", "{ $.a[b\u{5}\u{202e}] = c }").unwrap_err();
+        let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [r#"filters (rule "filters"): [b\u{5}\u{202e}] names no field"#]);
     }
 
     #[test]
