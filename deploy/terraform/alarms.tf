@@ -10,7 +10,9 @@ locals {
   failing_messages = [
     "alerts are not accepted; held messages wait",
     "a call fails; held messages wait",
-    "an event cannot be delivered; its message is left for redrive",
+    "an event is refused for good; its message is left for redrive",
+    "every recent event is refused; messages are held until one is accepted",
+    "every recent object of this bucket is denied; the message is held until one can be read",
   ]
 }
 
