@@ -389,7 +389,8 @@ fn every_alert_is_shown_firing_and_not_firing() {
 fn the_log_lines_that_alarms_wait_for_are_logged() {
     let alarms = read("deploy/terraform/alarms.tf");
     let list = alarms.split_once("failing_messages = [").and_then(|(_, rest)| rest.split_once(']'));
-    let messages: Vec<&str> = list.map(|(list, _)| list.lines().filter_map(|it| it.split('"').nth(1)).collect()).unwrap();
+    let messages: Vec<&str> =
+        list.map(|(list, _)| list.lines().filter_map(|it| it.split('"').nth(1)).collect()).unwrap();
     assert!(messages.len() >= 3, "{messages:?}");
     let sources = sources();
     for message in messages {
