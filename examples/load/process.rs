@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -156,6 +156,22 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(self.started.elapsed())
+    }
+
+    /// Stops it as a container would be; an end other than a clean one is an error.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let told = Command::new("kill").arg("-TERM").arg(self.process.id().to_string()).status();
+        ensure!(told.context("cannot run kill")?.success(), "cannot stop the daemon");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.0.try_wait()? {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                ensure!(status.success(), "the daemon ended with {status}; its log:\n{log}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the daemon does not stop");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// The body of an answer with status 200.

@@ -323,6 +323,8 @@ impl Run<'_> {
             ("TRAILHOUND_PIPELINE__CONCURRENCY".to_owned(), concurrency.to_string()),
             ("TRAILHOUND_PIPELINE__DECODERS".to_owned(), decoders.to_string()),
             ("TRAILHOUND_QUEUE__POLLERS".to_owned(), pollers.to_string()),
+            // The stop waits for the long poll.
+            ("TRAILHOUND_QUEUE__WAIT".to_owned(), "5s".to_owned()),
         ];
         for one in set {
             let Some((name, value)) = one.split_once('=') else { bail!("\"{one}\" is not NAME=VALUE") };
@@ -349,6 +351,7 @@ impl Run<'_> {
         let evaluated = daemon.metric("trailhound_records_total", "outcome=\"evaluated\"")?;
         ensure!(evaluated == hello.records, "{evaluated} records of {} were evaluated", hello.records);
         ensure!(status.published == hello.matches, "{} alerts for {} matching events", status.published, hello.matches);
+        daemon.stop().await?;
         let times = &status.times;
         let latencies = [
             ("sent to published", &times.sent_to_published),
