@@ -735,13 +735,13 @@ mod tests {
                 let values = ["null", "[]", "{}", "7", "-0", "1.5", "\"\"", "\"x\"", "[\"b\"]", "{\"key\":\"k\",\"key\":\"l\"}"];
                 let names = ["\"key\"", "\"name\"", "\"Type\"", "\"Event\"", "\"s3\"", "\"size\"", "\"versionId\"", "\"\\ud800\""];
                 // One of its values, or of its names, becomes another one.
-                let colons: Vec<_> = body.match_indices("\": ").map(|(at, _)| at).collect();
+                let colons: Vec<_> = body.match_indices("\":").map(|(at, _)| at).collect();
                 if colons.is_empty() {
                     break;
                 }
                 let colon = colons[at.index(colons.len())];
                 if of_value {
-                    let start = colon + 3;
+                    let start = colon + 2;
                     let mut values_after = serde_json::Deserializer::from_str(&body[start..]).into_iter::<&RawValue>();
                     let length = values_after.next().unwrap().unwrap().get().len();
                     body.replace_range(start..start + length, values[change.index(values.len())]);
