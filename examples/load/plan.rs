@@ -19,7 +19,7 @@ pub enum Scenario {
     Backlog,
     /// One message at a time, to a daemon that has nothing else to do.
     Latency,
-    /// A backlog of big objects, and small ones that arrive meanwhile. A tenth of the objects are small.
+    /// A backlog of big objects, and small ones that arrive meanwhile. Half of the objects are small.
     Fair,
 }
 
@@ -80,7 +80,7 @@ impl Objects {
     pub fn make(plan: &Plan) -> anyhow::Result<Self> {
         let mut generator = Generator::new(plan.seed);
         let mut random = fastrand::Rng::with_seed(plan.seed);
-        let big = if plan.scenario == Scenario::Fair { plan.objects - plan.objects / 10 } else { 0 };
+        let big = if plan.scenario == Scenario::Fair { plan.objects - plan.objects / 2 } else { 0 };
         let (mut bodies, mut uses, mut size) = (Vec::new(), Vec::new(), 0);
         let mut big_bodies = 0;
         for object in 0..plan.objects {

@@ -742,11 +742,11 @@ mod tests {
                 let colon = colons[at.index(colons.len())];
                 if of_value {
                     let start = colon + 2;
-                    let mut values_after = serde_json::Deserializer::from_str(&body[start..]).into_iter::<&RawValue>();
+                    let mut values_after = serde_json::Deserializer::from_str(body.get(start..).unwrap()).into_iter::<&RawValue>();
                     let length = values_after.next().unwrap().unwrap().get().len();
                     body.replace_range(start..start + length, values[change.index(values.len())]);
                 } else {
-                    let start = body[..colon].rfind('"').unwrap();
+                    let start = body.get(..colon).unwrap().rfind('"').unwrap();
                     body.replace_range(start..=colon, names[change.index(names.len())]);
                 }
             }

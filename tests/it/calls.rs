@@ -48,7 +48,7 @@ async fn an_object_without_a_match_costs_a_get_and_a_fifth_of_a_request() {
     let scene = Scene::start_with(|config| config.pipeline.concurrency = 10);
     let seen = calls(&scene.world);
     for number in 0..OBJECTS {
-        scene.deliver(number, &(0..number % 50 + 1).map(|at| at * 3).collect::<Vec<_>>());
+        scene.deliver(number, &(0..=number % 50).map(|at| at * 3).collect::<Vec<_>>());
     }
     let began = Instant::now();
     until(&scene.world, drained).await;
