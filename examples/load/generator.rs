@@ -156,12 +156,13 @@ impl Generator {
 
     fn record(&mut self, out: &mut String, matching: bool) -> std::fmt::Result {
         let random = &mut self.random;
-        let (source, name, parameters, reads) = match matching {
-            true => random.choice(MATCHING),
+        let chosen = if matching {
+            random.choice(MATCHING)
+        } else {
             // Some calls are far more frequent than others.
-            false => EVENTS.get(random.usize(..EVENTS.len()).min(random.usize(..EVENTS.len()))).copied(),
-        }
-        .unwrap_or(MATCHING[0]);
+            EVENTS.get(random.usize(..EVENTS.len()).min(random.usize(..EVENTS.len()))).copied()
+        };
+        let (source, name, parameters, reads) = chosen.unwrap_or(MATCHING[0]);
         let second = random.u32(..86_400);
         let time = format!("2026-05-01T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60);
         out.push_str("{\"eventVersion\":\"1.11\",\"userIdentity\":");

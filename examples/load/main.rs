@@ -13,7 +13,7 @@
 //!
 //! docs/performance.md says what the figures mean.
 
-#![allow(clippy::print_stdout, reason = "a program's output")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
 
 mod generator;
 mod plan;
@@ -31,7 +31,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     match std::env::var(process::ROLE).as_deref() {
         // The daemon as it is: this program holds the same code as the binary.
-        Ok("daemon") => return trailhound::cli::main(),
+        Ok("daemon") => trailhound::cli::main(),
         Ok("server") => done(server_role()),
         Ok("sdk") => done(sdk_role()),
         _ => done(report::run(report::Options::parse())),
