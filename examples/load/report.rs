@@ -391,13 +391,21 @@ impl Run<'_> {
             if self.options.soak && (part > told || status.done) {
                 told = part;
                 let resident = Resident::of(id)?;
-                println!(
-                    "  {} objects after {:.0} s: {:.1} MiB resident, {:.1} at most",
-                    status.deleted,
-                    status.elapsed.as_secs_f64(),
-                    mebibytes(resident.now),
-                    mebibytes(resident.peak)
-                );
+                if self.options.json {
+                    let (seconds, now, peak) = (status.elapsed.as_secs_f64(), resident.now, resident.peak);
+                    println!(
+                        "{}",
+                        serde_json::json!({ "deleted": status.deleted, "seconds": seconds, "resident": now, "peak": peak })
+                    );
+                } else {
+                    println!(
+                        "  {} objects after {:.0} s: {:.1} MiB resident, {:.1} at most",
+                        status.deleted,
+                        status.elapsed.as_secs_f64(),
+                        mebibytes(resident.now),
+                        mebibytes(resident.peak)
+                    );
+                }
             }
             if status.done {
                 break status;

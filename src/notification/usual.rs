@@ -43,8 +43,8 @@ struct Body<'a> {
 struct Record<'a> {
     #[serde(borrow)]
     event_name: Cow<'a, str>,
-    #[serde(borrow)]
-    aws_region: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "awsRegion")]
+    region: Option<Cow<'a, str>>,
     #[serde(borrow)]
     event_time: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -88,7 +88,7 @@ impl Record<'_> {
             fallback_key: None,
             version_id: filled(object.version_id),
             size: object.size,
-            region: filled(self.aws_region),
+            region: filled(self.region),
             created_at: self.event_time.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok()),
         })
     }
