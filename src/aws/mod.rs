@@ -112,13 +112,9 @@ fn ports(sdk: &SdkConfig, own_s3: bool, settings: &Settings, metrics: Arc<Metric
     }
 }
 
+/// An operation is one attempt: a limit for this one or for its answer would only be more timers.
 fn timeouts(call: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(call)
-        .operation_attempt_timeout(call)
-        .operation_timeout(call)
-        .build()
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(call).build()
 }
 
 /// The region in a queue URL: `sqs.<region>.amazonaws.com`, its variants, or the older `<region>.queue.amazonaws.com`.

@@ -1,6 +1,7 @@
 //! What a message body says. Recognised by structure, never by where it came from.
 
 mod key;
+mod usual;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -148,6 +149,17 @@ impl Reader {
     /// A whole body, or the message inside `depth` SNS envelopes.
     fn text(&mut self, text: &str, depth: usize) {
         let text = text.trim_start_matches('\u{feff}').trim();
+        match usual::read(text) {
+            Some(objects) => {
+                for (index, object) in objects.into_iter().enumerate() {
+                    self.object_ref(index, object);
+                }
+            }
+            None => self.any_shape(text, depth),
+        }
+    }
+
+    fn any_shape(&mut self, text: &str, depth: usize) {
         if is_validation_message(text) {
             self.found.ignored.push(Ignored::CloudTrailValidation);
             return;
@@ -710,6 +722,42 @@ mod tests {
         #[test]
         fn no_text_panics(body in any::<String>()) {
             let _ = parse(&body);
+        }
+
+        #[test]
+        fn the_usual_shape_read_in_one_pass_says_what_the_general_way_says(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<prop::sample::Index>()), 0..3),
+            escaped in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut body = fixture("s3_put.json");
+            prop_assert!(usual::read(&body).is_some());
+            for (at, of_value, change) in changes {
+                let values = ["null", "[]", "{}", "7", "-0", "1.5", "\"\"", "\"x\"", "[\"b\"]", "{\"key\":\"k\",\"key\":\"l\"}"];
+                let names = ["\"key\"", "\"name\"", "\"Type\"", "\"Event\"", "\"s3\"", "\"size\"", "\"versionId\"", "\"\\ud800\""];
+                // One of its values, or of its names, becomes another one.
+                let colons: Vec<_> = body.match_indices("\":").map(|(at, _)| at).collect();
+                if colons.is_empty() {
+                    break;
+                }
+                let colon = colons[at.index(colons.len())];
+                if of_value {
+                    let start = colon + 2;
+                    let mut values_after = serde_json::Deserializer::from_str(body.get(start..).unwrap()).into_iter::<&RawValue>();
+                    let length = values_after.next().unwrap().unwrap().get().len();
+                    body.replace_range(start..start + length, values[change.index(values.len())]);
+                } else {
+                    let start = body.get(..colon).unwrap().rfind('"').unwrap();
+                    body.replace_range(start..=colon, names[change.index(names.len())]);
+                }
+            }
+            let letters: Vec<_> = body.match_indices("\"k").map(|(at, _)| at + 1).collect();
+            if let Some(escaped) = escaped.filter(|_| !letters.is_empty()) {
+                let at = letters[escaped.index(letters.len())];
+                body.replace_range(at..=at, "\\u006b");
+            }
+            let mut general = Reader::default();
+            general.any_shape(body.trim(), 0);
+            prop_assert_eq!(parse(&body), general.found, "{}", body);
         }
 
         #[test]

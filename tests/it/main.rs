@@ -10,6 +10,7 @@
 
 mod architecture;
 mod bad_input;
+mod calls;
 mod cli;
 mod contract;
 #[cfg(feature = "emulator")]
