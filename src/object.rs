@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::alert::{Source, SourceObject, detected_event};
-use crate::cloudtrail::{DecodeError, Decoder, Input, Output, RecordProblem, Step};
+use crate::cloudtrail::{DecodeError, Decoder, Input, Output, RecordProblem, STEP_BYTES, Step};
 use crate::context::{CHUNK_DEADLINE, Context};
 use crate::deliver::Delivery;
 use crate::env::Compute;
@@ -21,8 +21,10 @@ use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
 use crate::retry::{Backoff, Interruption, Until, call_for_message, sleep};
 use crate::rules::{Detection, Matcher, RuleSet};
 
-/// Compressed bodies up to this size are decoded where they are: less than half a millisecond of work.
+/// Compressed bodies up to this size are decoded where they are, up to so many decoded bytes: less than half a
+/// millisecond of work.
 const INLINE: u64 = 8 * 1024;
+const INLINE_STEP: u64 = 128 * 1024;
 /// Chunks are gathered to this size before they are decoded.
 const GATHER: usize = 128 * 1024;
 /// Attempts at one object, without progress, after which it is its own fault if others could be read meanwhile.
@@ -158,15 +160,21 @@ impl Reader<'_> {
     ///
     /// Only [`ObjectError::Interrupted`].
     pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
+        let raws: Vec<Bytes> = records.iter().map(|record| record.raw.clone()).collect();
         let mut matcher = Matcher::new(Arc::clone(self.rules));
-        let mut found = Vec::new();
-        for record in records {
-            self.context.metrics.records.with_label_values(&["evaluated"]).inc();
-            let rules = matcher.matches(&record.raw);
-            if !rules.is_empty() {
-                found.push(Detection { index: 0, raw: record.raw.clone(), rules });
+        let judge = move || {
+            let mut found = Vec::new();
+            for raw in raws {
+                let rules = matcher.matches(&raw);
+                if !rules.is_empty() {
+                    found.push(Detection { index: 0, raw, rules });
+                }
             }
-        }
+            (found, matcher)
+        };
+        let length = records.iter().map(|record| record.raw.len()).sum();
+        let (found, mut matcher) = self.context.env.compute.run_for(length, judge).await;
+        self.context.metrics.records.with_label_values(&["evaluated"]).inc_by(records.len() as u64);
         count_suppressed(&mut matcher, &self.context.metrics);
         self.deliver(found, None, None, delivery).await?;
         Ok(Exhausted(()))
@@ -184,10 +192,17 @@ impl Reader<'_> {
         }
         let metrics = &self.context.metrics;
         let now = self.context.env.clock.now();
-        let mut events = Vec::with_capacity(detections.len());
-        for detection in &detections {
-            let source = Source { object: object.cloned(), index: detection.index };
-            let event = detected_event(detection, source, now, self.rules.hash());
+        let length = detections.iter().map(|one| one.raw.len()).sum();
+        let (object, rules) = (object.cloned(), Arc::clone(self.rules));
+        let read = move || {
+            let event = |detection: Detection| {
+                let source = Source { object: object.clone(), index: detection.index };
+                detected_event(&detection, source, now, rules.hash())
+            };
+            detections.into_iter().map(event).collect::<Vec<_>>()
+        };
+        let events = self.context.env.compute.run_for(length, read).await;
+        for event in &events {
             for rule in &event.rules {
                 metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]).inc();
             }
@@ -197,9 +212,7 @@ impl Reader<'_> {
             if let Some(at) = created_at {
                 metrics.object_lag.observe((now - at).as_seconds_f64().max(0.0));
             }
-            events.push(event);
         }
-        drop(detections);
         delivery.deliver(self.context, self.lease, self.rules, events).await
     }
 }
@@ -464,16 +477,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// One step of the decoder, away from the async threads unless the whole body is small.
+    /// One step of the decoder, away from the async threads unless the whole body is small; then a short one.
     async fn step(&mut self) -> Result<Result<Step, DecodeError>, Stumble> {
         let Some(mut machine) = self.machine.take() else {
             return Err(ObjectError::Bug.into());
         };
-        let compute = if self.inline { &Compute::Inline } else { &self.reader.context.env.compute };
+        let (compute, budget) =
+            if self.inline { (&Compute::Inline, INLINE_STEP) } else { (&self.reader.context.env.compute, STEP_BYTES) };
         let ran = compute
             .run(move || {
                 let Machine { decoder, matcher, input, output } = &mut *machine;
-                let step = decoder.step(input, matcher, output);
+                let step = decoder.step_within(budget, input, matcher, output);
                 (machine, step)
             })
             .await;

@@ -1,6 +1,7 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
 mod condition;
+mod cost;
 mod document;
 #[cfg(test)]
 mod examples;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use time::Date;
 
 use condition::Rule;
+pub use cost::{Cost, LooksAt};
 pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
 pub use matcher::{Matcher, Suppressed};
