@@ -1,13 +1,13 @@
 //! What the work costs that a message brings, in the sizes at which it leaves the async threads and beyond:
 //! `cargo bench --bench async_threads`. `cargo test --bench async_threads` runs everything once.
-#![allow(clippy::expect_used, reason = "a benchmark may stop")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark may stop and prints its figures")]
 
 use std::hint::black_box;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ use time::macros::datetime;
 
 use trailhound::alert::{Source, alert_id, detected_event, render, stored_item};
 use trailhound::claim::ClaimedAlert;
-use trailhound::cloudtrail::{Decoder, Input, Limits, Output};
+use trailhound::cloudtrail::{Decoder, Input, Limits, Output, STEP_BYTES};
+use trailhound::env::Compute;
 use trailhound::notification;
 use trailhound::rules::{DEFAULT_RULES, Detection, Matcher, RuleSet, ids};
 
@@ -77,26 +78,45 @@ fn enveloped(message: &str) -> String {
 
 const SIZES: [usize; 5] = [1_400, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
 
-fn notifications(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("notification");
-    for size in SIZES {
-        let plain = s3_notification(size);
-        let enveloped = enveloped(&plain);
-        let inline = json!({ "version": "0", "detail-type": "AWS API Call via CloudTrail", "source": "aws.cloudtrail",
-            "region": "eu-central-1", "detail": serde_json::from_str::<Value>(&record(size, 0)).expect("our own record") })
-        .to_string();
-        for (name, body) in [("s3", &plain), ("s3 through sns", &enveloped), ("a record", &inline)] {
-            group.bench_with_input(BenchmarkId::new(name, size), body, |bench, body| {
-                bench.iter(|| notification::parse(black_box(body)));
-            });
-        }
-    }
-    group.finish();
+/// `cargo bench` says so; otherwise it is a test of the benchmark itself.
+fn measures() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
 }
 
-fn decoding(criterion: &mut Criterion) {
-    let rules = Arc::new(RuleSet::parse(DEFAULT_RULES).expect("the default rules are right"));
-    let mut group = criterion.benchmark_group("first step of an object");
+/// Prints the middle of many runs. What is set up and what is dropped is not counted.
+fn measure<I, O>(name: &str, size: usize, mut set_up: impl FnMut() -> I, mut work: impl FnMut(&mut I) -> O) {
+    let runs = if measures() { 101 } else { 1 };
+    let mut times: Vec<Duration> = (0..runs)
+        .map(|_| {
+            let mut input = set_up();
+            let began = Instant::now();
+            let output = black_box(work(black_box(&mut input)));
+            let time = began.elapsed();
+            drop(output);
+            time
+        })
+        .collect();
+    times.sort_unstable();
+    let middle = times.get(runs / 2).copied().unwrap_or_default();
+    println!("{name:<44} {size:>9} bytes {:>10.1} us", middle.as_secs_f64() * 1e6);
+}
+
+fn notifications() {
+    for size in SIZES {
+        let plain = s3_notification(size);
+        let record = serde_json::from_str::<Value>(&record(size, 0)).expect("our own record is JSON");
+        let event = json!({ "version": "0", "detail-type": "AWS API Call via CloudTrail", "source": "aws.cloudtrail",
+            "region": "eu-central-1", "detail": record });
+        let bodies = [("S3", plain.clone()), ("S3 through SNS", enveloped(&plain)), ("record", event.to_string())];
+        for (name, body) in bodies {
+            let parsed = notification::parse(&body);
+            assert!(parsed.problems.is_empty() && parsed.objects.len() + parsed.records.len() > 0);
+            measure(&format!("read a message: {name}"), body.len(), || (), |()| notification::parse(&body));
+        }
+    }
+}
+
+fn decoding(rules: &Arc<RuleSet>) {
     // What few bytes can hold: many records that none, or each, is told of; or nothing but blanks.
     let records = |count: usize, told: bool| {
         let name = if told { "StopLogging" } else { "GetTrailStatus" };
@@ -111,56 +131,50 @@ fn decoding(criterion: &mut Criterion) {
         ("8 MiB of blanks", blanks),
     ] {
         let body = gzip(text.as_bytes());
-        let fresh = || {
-            let input = Input { bytes: body.clone(), last: true };
-            (Decoder::new(LIMITS), Matcher::new(Arc::clone(&rules)), input, Output::default())
-        };
-        group.bench_function(BenchmarkId::new(name, body.len()), |bench| {
-            bench.iter_batched_ref(
-                fresh,
-                |(decoder, matcher, input, output)| {
-                    for _ in 0..2 {
-                        _ = black_box(decoder.step(input, matcher, output));
-                    }
-                },
-                BatchSize::SmallInput,
-            );
-        });
+        for (budget, step) in [(128 << 10, "first short step"), (STEP_BYTES, "first step")] {
+            let fresh = || {
+                let input = Input { bytes: body.clone(), last: true };
+                (Decoder::new(LIMITS), Matcher::new(Arc::clone(rules)), input, Output::default())
+            };
+            measure(&format!("{step}: {name}"), body.len(), fresh, |(decoder, matcher, input, output)| {
+                decoder.step_within(budget, input, matcher, output).expect("our own objects can be read")
+            });
+        }
     }
-    group.finish();
 }
 
-fn matches(criterion: &mut Criterion) {
-    let rules = Arc::new(RuleSet::parse(DEFAULT_RULES).expect("the default rules are right"));
+fn matches(rules: &Arc<RuleSet>) {
     let now = datetime!(2026-05-01 10:05 UTC);
-    let mut group = criterion.benchmark_group("a match");
-    group.sample_size(20);
     for size in SIZES {
         let raw = Bytes::from(record(size, 0));
-        let mut matcher = Matcher::new(Arc::clone(&rules));
-        let found = matcher.matches(&raw);
-        assert!(!found.is_empty(), "the default rules tell of the record");
+        let found = Matcher::new(Arc::clone(rules)).matches(&raw);
+        let severity = found.first().expect("the default rules tell of the record").severity;
         let detection = Detection { index: 0, raw: raw.clone(), rules: found };
         let event = detected_event(&detection, Source::default(), now, rules.hash());
         let told = ids(&event.rules);
-        let alert = ClaimedAlert {
-            alert_id: alert_id(&event.key.event_id, &told),
-            rules: told,
-            severity: event.rules[0].severity,
-        };
-        group.bench_function(BenchmarkId::new("match", size), |bench| bench.iter(|| matcher.matches(black_box(&raw))));
-        group.bench_function(BenchmarkId::new("facts", size), |bench| {
-            bench.iter(|| detected_event(black_box(&detection), Source::default(), now, rules.hash()));
-        });
-        group.bench_function(BenchmarkId::new("item", size), |bench| {
-            bench.iter(|| stored_item(black_box(&event), time::Duration::days(90)));
-        });
-        group.bench_function(BenchmarkId::new("render", size), |bench| {
-            bench.iter(|| render(black_box(&event), &alert, &rules));
-        });
+        let alert = ClaimedAlert { alert_id: alert_id(&event.key.event_id, &told), rules: told, severity };
+        let matcher = || Matcher::new(Arc::clone(rules));
+        measure("judge a record", raw.len(), matcher, |matcher| matcher.matches(&raw));
+        let facts = |(): &mut ()| detected_event(&detection, Source::default(), now, rules.hash());
+        measure("read the facts of a match", raw.len(), || (), facts);
+        measure("make the item", raw.len(), || (), |()| stored_item(&event, time::Duration::days(90)));
+        measure("render the alert", raw.len(), || (), |()| render(&event, &alert, rules));
     }
-    group.finish();
 }
 
-criterion_group!(benches, notifications, decoding, matches);
-criterion_main!(benches);
+/// What it costs to go to the pool and back.
+fn pool() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("threads can be started");
+    let compute = Compute::pool(1);
+    runtime.block_on(compute.run(|| ()));
+    measure("to the pool and back", 0, || (), |()| runtime.block_on(compute.run(|| ())));
+}
+
+fn main() {
+    let rules = Arc::new(RuleSet::parse(DEFAULT_RULES).expect("the default rules are right"));
+    notifications();
+    decoding(&rules);
+    matches(&rules);
+    pool();
+}
