@@ -797,7 +797,7 @@ mod tests {
         let mut next = 0;
         loop {
             let mut out = Output::default();
-            let step = decoder.step_with(&mut input, &mut |_| rules(), &mut out).unwrap();
+            let step = decoder.step_with(STEP_BYTES, &mut input, &mut |_| rules(), &mut out).unwrap();
             for detection in &out.detections {
                 assert_eq!(
                     (detection.index, &detection.raw[..]),
@@ -821,7 +821,7 @@ mod tests {
             let mut decoder = Decoder::new(LIMITS);
             let mut input = Input { bytes: object.into(), last: true };
             let (mut steps, mut out) = (0, Output::default());
-            while decoder.step_with(&mut input, &mut |_| Vec::new(), &mut out).unwrap() == Step::Yield {
+            while decoder.step_with(STEP_BYTES, &mut input, &mut |_| Vec::new(), &mut out).unwrap() == Step::Yield {
                 steps += 1;
             }
             assert_eq!(steps, text.len() / (1 << 20));
