@@ -114,8 +114,8 @@ impl Spawner {
     }
 }
 
-/// Texts up to this length are worked on where they are: parsing, judging or rendering them is well below half a
-/// millisecond of work. `benches/async_threads.rs` measures it.
+/// Texts up to this length are worked on where they are. The aim is half a millisecond of work at most;
+/// `benches/async_threads.rs` measures each kind of work at this length and beyond.
 const SHORT: usize = 16 * 1024;
 
 /// Where decoding, and other work on long texts, runs.

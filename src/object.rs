@@ -21,8 +21,8 @@ use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
 use crate::retry::{Backoff, Interruption, Until, call_for_message, sleep};
 use crate::rules::{Detection, Matcher, RuleSet};
 
-/// Compressed bodies up to this size are decoded where they are, up to so many decoded bytes: less than half a
-/// millisecond of work.
+/// Compressed bodies up to this size are decoded where they are, up to so many decoded bytes: the aim is half a
+/// millisecond of work at most.
 const INLINE: u64 = 8 * 1024;
 const INLINE_STEP: u64 = 128 * 1024;
 /// Chunks are gathered to this size before they are decoded.
