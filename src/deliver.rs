@@ -128,15 +128,18 @@ impl Delivery {
         &mut self,
         context: &Context,
         lease: &Lease,
-        rules: &RuleSet,
+        rules: &Arc<RuleSet>,
         events: Vec<DetectedEvent>,
     ) -> Result<(), Interruption> {
-        let mut work = Vec::new();
-        for event in merge(events, &context.metrics) {
-            let retention = time::Duration::days(i64::from(context.config.store.retention_days));
+        let events = merge(events, &context.metrics);
+        let retention = time::Duration::days(i64::from(context.config.store.retention_days));
+        let length = events.iter().map(|event| event.record.len()).sum();
+        let pending = move |event| {
             let item = stored_item(&event, retention);
-            work.push(Pending { event, item, seen: None, told: BTreeSet::new() });
-        }
+            Pending { event, item, seen: None, told: BTreeSet::new() }
+        };
+        let work = move || events.into_iter().map(pending).collect();
+        let work = context.env.compute.run_for(length, work).await;
         let settled = Batch { context, lease, rules, refused: &mut self.refused }.settle(work).await;
         self.interrupted |= settled.is_err();
         settled
@@ -197,7 +200,7 @@ enum Next {
 struct Batch<'a> {
     context: &'a Context,
     lease: &'a Lease,
-    rules: &'a RuleSet,
+    rules: &'a Arc<RuleSet>,
     refused: &'a mut Option<String>,
 }
 
@@ -256,11 +259,11 @@ impl Batch<'_> {
             let mut batch = Vec::new();
             let mut size = 0;
             while batch.len() < PUBLISH_BATCH {
-                let Some((claimed, alert)) = next.take().or_else(|| {
-                    let claimed = queue.next()?;
-                    let alert = render(&claimed.pending.event, &claimed.claim.alert, self.rules);
-                    Some((claimed, alert))
-                }) else {
+                let (claimed, alert) = if let Some(rendered) = next.take() {
+                    rendered
+                } else if let Some(claimed) = queue.next() {
+                    self.render(claimed).await
+                } else {
                     break;
                 };
                 if !batch.is_empty() && size + alert.size() > PUBLISH_LIMIT {
@@ -273,6 +276,16 @@ impl Batch<'_> {
             lost.extend(self.publish_batch(batch).await?);
         }
         Ok(lost)
+    }
+
+    async fn render(&self, claimed: Claimed) -> (Claimed, Outbound) {
+        let rules = Arc::clone(self.rules);
+        let length = claimed.pending.event.record.len();
+        let work = move || {
+            let alert = render(&claimed.pending.event, &claimed.claim.alert, &rules);
+            (claimed, alert)
+        };
+        self.context.env.compute.run_for(length, work).await
     }
 
     /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours. Gives what is left.

@@ -114,7 +114,11 @@ impl Spawner {
     }
 }
 
-/// Where decoding runs.
+/// Texts up to this length are worked on where they are. The aim is half a millisecond of work at most;
+/// `benches/async_threads.rs` measures each kind of work at this length and beyond.
+const SHORT: usize = 16 * 1024;
+
+/// Where decoding, and other work on long texts, runs.
 #[derive(Clone, Debug)]
 pub enum Compute {
     /// On the caller's task, for simulations.
@@ -137,6 +141,25 @@ impl Compute {
                 let _permit = permits.acquire().await.ok()?;
                 tokio::task::spawn_blocking(work).await.ok()
             }
+        }
+    }
+
+    /// Runs work that takes as long as a text of this length is: on the caller's task if that is short, else as
+    /// [`Self::run`] does. A panic goes on in the caller, and a runtime that shuts down ends the caller here.
+    pub async fn run_for<T: Send + 'static>(&self, length: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let permits = match self {
+            Self::Pool(permits) if length > SHORT => permits,
+            _ => return work(),
+        };
+        let Ok(_permit) = permits.acquire().await else {
+            return std::future::pending().await;
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }
@@ -223,4 +246,49 @@ impl Stop {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while holding one of these locks leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn short_work_stays_and_long_work_leaves() {
+        let here = std::thread::current().id();
+        let there = || std::thread::current().id();
+        let pool = Compute::pool(1);
+        assert_eq!(pool.run_for(SHORT, there).await, here);
+        assert_ne!(pool.run_for(SHORT + 1, there).await, here);
+        assert_eq!(Compute::Inline.run_for(SHORT + 1, there).await, here);
+    }
+
+    #[tokio::test]
+    async fn long_work_is_done_by_no_more_threads_than_there_are() {
+        let pool = Compute::pool(2);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let work = |_| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            pool.run_for(SHORT + 1, move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        join_all((0..200).map(work)).await;
+        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    /// As it would if the work were done where it is asked for; the thread is free again.
+    #[tokio::test]
+    async fn a_panic_of_long_work_is_the_callers() {
+        let pool = Compute::pool(1);
+        let asking = pool.clone();
+        let failed = tokio::spawn(async move { asking.run_for(SHORT + 1, || panic!("on purpose")).await });
+        assert!(failed.await.unwrap_err().is_panic());
+        assert_eq!(pool.run_for(SHORT + 1, || 7).await, 7);
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::alert::{Source, SourceObject, detected_event};
-use crate::cloudtrail::{DecodeError, Decoder, Input, Output, RecordProblem, Step};
+use crate::cloudtrail::{DecodeError, Decoder, Input, Output, RecordProblem, STEP_BYTES, Step};
 use crate::context::{CHUNK_DEADLINE, Context};
 use crate::deliver::Delivery;
 use crate::env::Compute;
@@ -22,8 +22,10 @@ use crate::ports::{ErrorClass, Fault, ObjectBody, ObjectRequest, PortError};
 use crate::retry::{Backoff, Interruption, Until, call_for_message, sleep};
 use crate::rules::{Detection, Matcher, RuleSet};
 
-/// Compressed bodies up to this size are decoded where they are: less than half a millisecond of work.
+/// Compressed bodies up to this size are decoded where they are, up to so many decoded bytes: the aim is half a
+/// millisecond of work at most.
 const INLINE: u64 = 8 * 1024;
+const INLINE_STEP: u64 = 128 * 1024;
 /// Chunks are gathered to this size before they are decoded.
 const GATHER: usize = 128 * 1024;
 /// Attempts at one object, without progress, after which it is its own fault if others could be read meanwhile.
@@ -160,23 +162,32 @@ impl Reader<'_> {
     ///
     /// [`ObjectError::BadRecords`], when the others are delivered, or [`ObjectError::Interrupted`].
     pub async fn records(&self, records: &[InlineRecord], delivery: &mut Delivery) -> Result<Exhausted, ObjectError> {
-        let mut matcher = Matcher::new(Arc::clone(self.rules));
         let limit = self.context.config.source.limits.max_record_bytes;
-        let mut found = Vec::new();
-        let (mut count, mut first) = (0, None);
+        let (mut raws, mut count, mut first) = (Vec::with_capacity(records.len()), 0, None);
         for (index, record) in (0..).zip(records) {
             if record.raw.len() > limit {
-                self.context.metrics.records.with_label_values(&["unreadable"]).inc();
                 count += 1;
                 first.get_or_insert(RecordProblem::TooLarge { index, limit });
-                continue;
-            }
-            self.context.metrics.records.with_label_values(&["evaluated"]).inc();
-            let rules = matcher.matches(&record.raw);
-            if !rules.is_empty() {
-                found.push(Detection { index: 0, raw: record.raw.clone(), rules });
+            } else {
+                raws.push(record.raw.clone());
             }
         }
+        let counter = &self.context.metrics.records;
+        counter.with_label_values(&["unreadable"]).inc_by(count);
+        counter.with_label_values(&["evaluated"]).inc_by(raws.len() as u64);
+        let length = raws.iter().map(Bytes::len).sum();
+        let mut matcher = Matcher::new(Arc::clone(self.rules));
+        let judge = move || {
+            let mut found = Vec::new();
+            for raw in raws {
+                let rules = matcher.matches(&raw);
+                if !rules.is_empty() {
+                    found.push(Detection { index: 0, raw, rules });
+                }
+            }
+            (found, matcher)
+        };
+        let (found, mut matcher) = self.context.env.compute.run_for(length, judge).await;
         count_suppressed(&mut matcher, &self.context.metrics);
         self.deliver(found, None, None, delivery).await?;
         match first {
@@ -197,10 +208,17 @@ impl Reader<'_> {
         }
         let metrics = &self.context.metrics;
         let now = self.context.env.clock.now();
-        let mut events = Vec::with_capacity(detections.len());
-        for detection in &detections {
-            let source = Source { object: object.cloned(), index: detection.index };
-            let event = detected_event(detection, source, now, self.rules.hash());
+        let length = detections.iter().map(|one| one.raw.len()).sum();
+        let (object, rules) = (object.cloned(), Arc::clone(self.rules));
+        let read = move || {
+            let event = |detection: Detection| {
+                let source = Source { object: object.clone(), index: detection.index };
+                detected_event(&detection, source, now, rules.hash())
+            };
+            detections.into_iter().map(event).collect::<Vec<_>>()
+        };
+        let events = self.context.env.compute.run_for(length, read).await;
+        for event in &events {
             for rule in &event.rules {
                 metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]).inc();
             }
@@ -210,9 +228,7 @@ impl Reader<'_> {
             if let Some(at) = created_at {
                 metrics.object_lag.observe((now - at).as_seconds_f64().max(0.0));
             }
-            events.push(event);
         }
-        drop(detections);
         delivery.deliver(self.context, self.lease, self.rules, events).await
     }
 }
@@ -485,16 +501,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// One step of the decoder, away from the async threads unless the whole body is small.
+    /// One step of the decoder, away from the async threads unless the whole body is small; then a short one.
     async fn step(&mut self) -> Result<Result<Step, DecodeError>, Stumble> {
         let Some(mut machine) = self.machine.take() else {
             return Err(ObjectError::Bug.into());
         };
-        let compute = if self.inline { &Compute::Inline } else { &self.reader.context.env.compute };
+        let (compute, budget) =
+            if self.inline { (&Compute::Inline, INLINE_STEP) } else { (&self.reader.context.env.compute, STEP_BYTES) };
         let ran = compute
             .run(move || {
                 let Machine { decoder, matcher, input, output } = &mut *machine;
-                let step = decoder.step(input, matcher, output);
+                let step = decoder.step_within(budget, input, matcher, output);
                 (machine, step)
             })
             .await;

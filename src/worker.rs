@@ -60,7 +60,9 @@ enum Unread {
 /// Reads every part of a message and has it delivered. A part that cannot be read does not stop the others.
 async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) -> Result<Delivery, Unread> {
     let rules = context.rules.current();
-    let Notification { objects, records, ignored, problems } = notification::parse(&message.body);
+    let body = message.body.clone();
+    let parsed = context.env.compute.run_for(body.len(), move || notification::parse(&body)).await;
+    let Notification { objects, records, ignored, problems } = parsed;
     for one in ignored {
         context.metrics.messages_ignored.with_label_values(&[one.reason()]).inc();
         tracing::debug!(reason = one.reason(), "a part of the message is not for us");

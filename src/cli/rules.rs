@@ -15,7 +15,9 @@ use crate::metrics::Metrics;
 use crate::reload::{LoadError, RuleObject, RulePath, fetch, read_text};
 use crate::rules::import;
 use crate::rules::suite::{self, Expect, Outcome, SuiteError};
-use crate::rules::{Explainer, Level, Loaded, Mode, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict};
+use crate::rules::{
+    Cost, Explainer, Level, Loaded, LooksAt, Mode, NamedLists, RuleInfo, RuleSet, SCHEMA, Surroundings, Verdict,
+};
 
 /// Not more than this is read of a file with a record.
 const MAX_RECORD_FILE: u64 = 64 << 20;
@@ -26,6 +28,9 @@ pub(super) enum RulesCommand {
     Check {
         /// The rule file; rules.path of the configuration without it, and `-` for standard input
         file: Option<PathBuf>,
+        /// Estimate each rule's share of the work, and say which rules must look at every record
+        #[arg(long)]
+        cost: bool,
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
@@ -99,7 +104,7 @@ pub(super) enum Format {
 
 pub(super) fn run(config: Option<&Path>, command: RulesCommand) -> Result<(), Failure> {
     match command {
-        RulesCommand::Check { file, format } => check(&Opened::new(config, file)?, format),
+        RulesCommand::Check { file, cost, format } => check(&Opened::new(config, file)?, cost, format),
         RulesCommand::Test { file, tests, format } => test(&Opened::new(config, file)?, tests, format),
         RulesCommand::Explain(arguments) => explain(config, arguments),
         RulesCommand::List { file, format } => list(&Opened::new(config, file)?, format),
@@ -160,21 +165,25 @@ fn download(object: &RuleObject) -> Result<String, Failure> {
     Ok(fetched.unwrap_or_default().text)
 }
 
-fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
+fn check(opened: &Opened, cost: bool, format: Format) -> Result<(), Failure> {
     let Loaded { rules, warnings } = opened.load();
     let errors = rules.as_ref().err().map(|wrong| wrong.errors.clone()).unwrap_or_default();
     let mut all: Vec<_> = errors.iter().chain(&warnings).cloned().collect();
     all.sort_by_key(|one| one.line);
     let count = rules.as_ref().map(|rules| rules.rules().len()).ok();
+    let costs = rules.as_ref().ok().filter(|_| cost).map(RuleSet::costs);
     say(&match format {
         Format::Json => {
-            let document = json!({
+            let mut document = json!({
                 "file": opened.path.to_string(),
                 "rules": count,
                 "errors": errors.len(),
                 "warnings": warnings.len(),
                 "diagnostics": all,
             });
+            if let (Some(costs), Some(document)) = (&costs, document.as_object_mut()) {
+                document.insert("cost".to_owned(), costs.iter().map(cost_document).collect());
+            }
             format!("{document:#}")
         }
         Format::Text => {
@@ -183,6 +192,7 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
                 Level::Warning => "warning",
             };
             let mut lines: Vec<_> = all.iter().map(|one| format!("{}: {one}", level(one.level))).collect();
+            lines.extend(costs.as_deref().map(cost_text));
             let found = format!("{} errors, {} warnings", errors.len(), warnings.len());
             lines.push(match count {
                 Some(count) => format!("{}: {count} rules, {found}", opened.path),
@@ -192,6 +202,50 @@ fn check(opened: &Opened, format: Format) -> Result<(), Failure> {
         }
     })?;
     if errors.is_empty() { Ok(()) } else { Err(Failure::Told(78)) }
+}
+
+fn cost_document(cost: &Cost) -> Value {
+    let (path, texts) = match &cost.looks_at {
+        LooksAt::Texts { path, texts } => (json!(path), json!(texts)),
+        LooksAt::Nothing | LooksAt::Everything => (Value::Null, json!([])),
+    };
+    json!({
+        "rule": cost.rule.id,
+        "share": cost.share,
+        "every_record": cost.looks_at == LooksAt::Everything,
+        "field": path,
+        "texts": texts,
+    })
+}
+
+/// The dearest first.
+fn cost_text(costs: &[Cost]) -> String {
+    let mut sorted: Vec<_> = costs.iter().collect();
+    sorted.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let row = |cost: &&Cost| {
+        let looks_at = match &cost.looks_at {
+            LooksAt::Nothing => "nothing: its mode is off".to_owned(),
+            LooksAt::Everything => "every record".to_owned(),
+            LooksAt::Texts { path, texts } => {
+                let first = texts.first().map(String::as_str).unwrap_or_default();
+                match texts.len().saturating_sub(1) {
+                    0 => format!("{path} {first:?}"),
+                    more => format!("{path} {first:?} and {more} more"),
+                }
+            }
+        };
+        [format!("{:5.1} %", cost.share * 100.0), cost.rule.id.clone(), looks_at]
+    };
+    let rows: Vec<_> = sorted.iter().map(row).collect();
+    let broad = costs.iter().filter(|cost| cost.looks_at == LooksAt::Everything).count();
+    let total = costs.len();
+    let summary = match broad {
+        0 => format!("none of {total} rules must look at every record"),
+        broad => format!(
+            "{broad} of {total} rules must look at every record: they name no exact eventName, eventSource, errorCode or userIdentityType"
+        ),
+    };
+    format!("{}\n{summary}", table(["SHARE", "ID", "LOOKS AT"], &rows))
 }
 
 fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), Failure> {

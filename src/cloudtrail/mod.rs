@@ -164,7 +164,7 @@ const TEXT_BYTES: usize = 64 * 1024;
 const INPUT_BYTES: usize = 64 * 1024;
 
 /// The budget of a step.
-const STEP_BYTES: u64 = 1024 * 1024;
+pub const STEP_BYTES: u64 = 1024 * 1024;
 const STEP_DETECTIONS: usize = 32;
 /// Bytes of detections after which a step ends: what a message holds while it delivers is bounded by this and a record.
 const STEP_HELD: usize = 1024 * 1024;
@@ -199,7 +199,22 @@ impl Decoder {
     ///
     /// [`DecodeError`], when the object cannot be read further.
     pub fn step(&mut self, input: &mut Input, matcher: &mut Matcher, out: &mut Output) -> Result<Step, DecodeError> {
-        self.step_with(input, &mut |raw, outline| matcher.matches_outlined(raw, outline), out)
+        self.step_within(STEP_BYTES, input, matcher, out)
+    }
+
+    /// [`Self::step`] with another budget of bytes than [`STEP_BYTES`]. A step goes beyond it by two buffers at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::step`].
+    pub fn step_within(
+        &mut self,
+        budget: u64,
+        input: &mut Input,
+        matcher: &mut Matcher,
+        out: &mut Output,
+    ) -> Result<Step, DecodeError> {
+        self.step_with(budget, input, &mut |raw, outline| matcher.matches_outlined(raw, outline), out)
     }
 
     #[must_use]
@@ -207,7 +222,13 @@ impl Decoder {
         self.progress
     }
 
-    fn step_with(&mut self, input: &mut Input, matches: Matches<'_>, out: &mut Output) -> Result<Step, DecodeError> {
+    fn step_with(
+        &mut self,
+        budget: u64,
+        input: &mut Input,
+        matches: Matches<'_>,
+        out: &mut Output,
+    ) -> Result<Step, DecodeError> {
         let work_before = self.work();
         loop {
             match self.split(matches, out) {
@@ -221,7 +242,7 @@ impl Decoder {
             if let Some(ending) = &self.ending {
                 return ending.clone().and_then(|()| self.splitter.finish()).map(|()| Step::End);
             }
-            if self.work() - work_before >= STEP_BYTES {
+            if self.work() - work_before >= budget {
                 return Ok(Step::Yield);
             }
             if self.decompress(input) == Flow::NeedInput && self.filled == 0 {
@@ -353,7 +374,7 @@ mod tests {
         let mut cuts = cuts.iter().cycle();
         let ending = loop {
             let before = decoder.work();
-            let step = decoder.step_with(&mut input, matches, &mut out);
+            let step = decoder.step_with(STEP_BYTES, &mut input, matches, &mut out);
             assert!(out.detections.len() <= STEP_DETECTIONS);
             assert!(decoder.work() - before <= STEP_BYTES + (TEXT_BYTES + INPUT_BYTES) as u64);
             records.extend(out.detections.drain(..).map(|found| (found.index, found.raw)));
@@ -369,11 +390,34 @@ mod tests {
             }
         };
         // An ending is an ending.
-        let again = decoder.step_with(&mut input, matches, &mut out);
+        let again = decoder.step_with(STEP_BYTES, &mut input, matches, &mut out);
         assert_eq!(again, ending.clone().map(|()| Step::End));
         assert!(out.detections.is_empty());
         let (problems, problem_count) = (out.problems, out.problem_count);
         Read { records, problems, problem_count, ending, progress: decoder.progress() }
+    }
+
+    /// A body that is small and swells must not hold an async thread for a whole step.
+    #[test]
+    fn a_short_step_is_short_whatever_comes_out() {
+        const BUDGET: u64 = 128 * 1024;
+        let text = format!("{{\"Records\":[{}{}]}}", " ".repeat(8 << 20), record(1));
+        for object in [gzip(text.as_bytes()), gzip(&gzip(text.as_bytes())), zstd(text.as_bytes())] {
+            let mut decoder = Decoder::new(Limits { max_ratio: 1 << 20, ..LIMITS });
+            let mut matcher = Matcher::new(Arc::default());
+            let (mut input, mut out) = (Input { bytes: object.into(), last: true }, Output::default());
+            let mut steps = 0;
+            loop {
+                let before = decoder.work();
+                let step = decoder.step_within(BUDGET, &mut input, &mut matcher, &mut out).unwrap();
+                assert!(decoder.work() - before <= BUDGET + (TEXT_BYTES + INPUT_BYTES) as u64);
+                steps += 1;
+                if step == Step::End {
+                    break;
+                }
+            }
+            assert!(steps > 8 * 1024 / 256 && decoder.progress().records == 1, "{steps} steps");
+        }
     }
 
     /// Reads an object that arrives in chunks of these lengths (and again, until it is whole), with every record a match.
@@ -749,7 +793,7 @@ mod tests {
         let mut next = 0;
         loop {
             let mut out = Output::default();
-            let step = decoder.step_with(&mut input, &mut |_, _| rules(), &mut out).unwrap();
+            let step = decoder.step_with(STEP_BYTES, &mut input, &mut |_, _| rules(), &mut out).unwrap();
             for detection in &out.detections {
                 assert_eq!(
                     (detection.index, &detection.raw[..]),
@@ -773,7 +817,7 @@ mod tests {
             let mut decoder = Decoder::new(LIMITS);
             let mut input = Input { bytes: object.into(), last: true };
             let (mut steps, mut out) = (0, Output::default());
-            while decoder.step_with(&mut input, &mut |_, _| Vec::new(), &mut out).unwrap() == Step::Yield {
+            while decoder.step_with(STEP_BYTES, &mut input, &mut |_, _| Vec::new(), &mut out).unwrap() == Step::Yield {
                 steps += 1;
             }
             assert_eq!(steps, text.len() / (1 << 20));

@@ -10,7 +10,7 @@ use compression_codecs::{Encode as _, ZstdEncoder};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{DecodeError, Decoder, Input, Limits, Output, RecordProblem, Step};
+use super::{DecodeError, Decoder, Input, Limits, Output, RecordProblem, STEP_BYTES, Step};
 use crate::rules::{RuleInfo, Severity};
 
 /// Any JSON value, with strings that are hard on a scanner.
@@ -94,7 +94,7 @@ pub(crate) fn read_every_record(object: &[u8], cuts: &[usize], limits: Limits) -
     let mut object = Bytes::copy_from_slice(object);
     let (mut input, mut cuts) = (Input::default(), cuts.iter().cycle());
     let ending = loop {
-        let step = decoder.step_with(&mut input, &mut |_, _| every.clone(), &mut out);
+        let step = decoder.step_with(STEP_BYTES, &mut input, &mut |_, _| every.clone(), &mut out);
         records.extend(out.detections.drain(..).map(|found| (found.index, found.raw)));
         match step {
             Ok(Step::NeedInput) => {

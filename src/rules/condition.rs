@@ -35,7 +35,7 @@ impl Field {
     pub(super) const INDEXED: [Self; 4] = [Self::EventName, Self::EventSource, Self::ErrorCode, Self::UserIdentityType];
 
     /// Its place in [`Self::INDEXED`].
-    fn index(self) -> Option<usize> {
+    pub(super) fn index(self) -> Option<usize> {
         Self::INDEXED.iter().position(|field| *field == self)
     }
 
@@ -150,6 +150,12 @@ impl Body {
     pub(super) fn only_texts(&self, field: Field) -> Option<&[String]> {
         let plain = self.condition(field).and_then(AnyOf::only_exact);
         plain.or_else(|| self.pattern_texts.get(field.index()?)?.as_deref())
+    }
+
+    /// What the rule is found by: the first indexed field for which it names exact texts, and these. `None` where every
+    /// record must be looked at.
+    pub(super) fn found_by(&self) -> Option<(Field, &[String])> {
+        Field::INDEXED.into_iter().find_map(|field| Some((field, self.only_texts(field)?)))
     }
 
     /// Whether a record with these indexed fields can match. Plain conditions on them are decided by it.

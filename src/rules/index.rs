@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use super::Mode;
-use super::condition::{Field, Found, Key, Rule};
+use super::condition::{Found, Key, Rule};
 
-/// Each rule that is not off stands in one table: that of the first indexed field for which it names exact texts, or
-/// in the rest.
+/// Each rule that is not off stands in one table, that of the field it is found by, or in the rest.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// In the order of [`Field::INDEXED`]: from a text to positions of rules.
@@ -18,10 +17,9 @@ impl Index {
     pub(super) fn new(rules: &[Rule]) -> Self {
         let mut index = Self::default();
         for (position, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.info.mode != Mode::Off) {
-            let named = Field::INDEXED.into_iter().zip(&mut index.tables);
-            let mut named = named.filter_map(|(field, table)| Some((rule.body.only_texts(field)?, table)));
-            match named.next() {
-                Some((texts, table)) => {
+            let found_by = rule.body.found_by();
+            match found_by.and_then(|(field, texts)| Some((index.tables.get_mut(field.index()?)?, texts))) {
+                Some((table, texts)) => {
                     for text in texts {
                         table.entry(text.clone()).or_default().push(position);
                     }

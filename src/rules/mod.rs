@@ -1,6 +1,7 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
 mod condition;
+mod cost;
 mod dismissal;
 mod document;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use time::Date;
 
 use condition::Rule;
+pub use cost::{Cost, LooksAt};
 use dismissal::Watched;
 pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;

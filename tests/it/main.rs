@@ -35,4 +35,5 @@ mod rules_cli;
 mod shared_data;
 mod shared_rules;
 mod sim;
+mod threads;
 mod wire;

@@ -70,6 +70,45 @@ fn the_default_rules_are_right_and_pass_their_tests() {
 }
 
 #[test]
+fn the_cost_of_rules_tells_which_must_look_at_every_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut broad = rule(&json!({ "id": "broad", "eventName": "Delete*" }));
+    broad.as_object_mut().unwrap().remove("eventSource");
+    let exact = rule(&json!({ "id": "exact", "eventName": ["StopLogging", "DeleteTrail"] }));
+    let off = rule(&json!({ "id": "off", "mode": "off" }));
+    let rules = file(directory.path(), &[exact, broad, off]);
+    let output = trailhound(&["rules", "check", "--cost", &rules]).output().unwrap();
+    assert_eq!(code(&output), 0, "{}{}", stdout(&output), stderr(&output));
+    let told = stdout(&output);
+    let lines: Vec<_> = told.lines().collect();
+    let head = lines.iter().position(|line| line.starts_with("SHARE")).unwrap();
+    for (line, expected) in lines[head + 1..].iter().zip([
+        &["broad", "every record"][..],
+        &["exact", "eventName \"DeleteTrail\" and 1 more"],
+        &["0.0 %", "off", "nothing: its mode is off"],
+        &["1 of 3 rules must look at every record"],
+        &["3 rules, 0 errors"],
+    ]) {
+        assert!(expected.iter().all(|part| line.contains(part)), "{expected:?}: {line}\n{told}");
+    }
+    let output = trailhound(&["rules", "check", "--cost", "--format", "json", &rules]).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let costs = document["cost"].as_array().unwrap();
+    let every: Vec<_> =
+        costs.iter().map(|cost| (cost["rule"].as_str().unwrap(), cost["every_record"] == true)).collect();
+    assert_eq!(every, [("exact", false), ("broad", true), ("off", false)]);
+    assert_eq!((&costs[0]["field"], &costs[0]["texts"]), (&json!("eventName"), &json!(["DeleteTrail", "StopLogging"])));
+    assert!((costs.iter().map(|cost| cost["share"].as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
+    // Only who asks for it is told, and of rules that are refused there is nothing to tell.
+    let plain = trailhound(&["rules", "check", "--format", "json", &rules]).output().unwrap();
+    assert!(serde_json::from_slice::<Value>(&plain.stdout).unwrap().get("cost").is_none());
+    let wrong = file(directory.path(), &[rule(&json!({ "severity": "high" }))]);
+    let output = trailhound(&["rules", "check", "--cost", &wrong]).output().unwrap();
+    assert_eq!(code(&output), 78);
+    assert!(!stdout(&output).contains("SHARE"));
+}
+
+#[test]
 fn what_is_wrong_is_78_and_what_is_doubtful_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let doubtful = file(directory.path(), &[rule(&json!({ "eventName": "stopLogging" }))]);

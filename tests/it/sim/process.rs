@@ -82,11 +82,22 @@ impl Process {
 
     /// A process whose clock shows `now`.
     pub fn start_at(world: &Arc<World>, rules: &Path, seed: u64, config: Config, now: OffsetDateTime) -> Self {
+        Self::start_computing(world, rules, seed, config, now, Compute::Inline)
+    }
+
+    /// A process that does its long work there.
+    pub fn start_computing(
+        world: &Arc<World>,
+        rules: &Path,
+        seed: u64,
+        config: Config,
+        now: OffsetDateTime,
+        compute: Compute,
+    ) -> Self {
         let tasks = TaskRoot::new();
         let (stop_handle, stop) = StopHandle::new();
         let clock = Clock::starting_at(now);
-        let env =
-            Env { clock, random: Random::from_seed(seed), tasks: tasks.spawner(), compute: Compute::Inline, stop };
+        let env = Env { clock, random: Random::from_seed(seed), tasks: tasks.spawner(), compute, stop };
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = Arc::new(config);
         let health = Arc::new(Health::new(Arc::clone(&metrics), config.queue.wait));
