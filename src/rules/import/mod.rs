@@ -127,6 +127,9 @@ pub fn import(format: Format, file_name: &str, text: &str) -> Result<Vec<Importe
             Err(mut of_one) => errors.append(&mut of_one),
         }
     }
+    if imported.is_empty() && errors.is_empty() {
+        errors.push(file.error("", "the file holds no rule"));
+    }
     if errors.is_empty() { Ok(imported) } else { Err(errors) }
 }
 
@@ -357,6 +360,21 @@ mod tests {
         let ids: Vec<_> = (0..3).map(|_| unique(&"y".repeat(64), &mut taken)).collect();
         assert!(ids.iter().all(|id| id.len() == 64));
         assert_eq!(taken.len(), 3);
+    }
+
+    /// Found by the fuzz target `rule_loading`: it was imported as a file without rules, which the daemon refuses.
+    #[test]
+    fn a_file_without_rules_is_an_error() {
+        for (format, text) in [
+            (Format::Sigma, "# only a comment"),
+            (Format::Sigma, "---\n---\n"),
+            (Format::CloudWatch, r#"{"metricFilters": []}"#),
+            (Format::EventBridge, r#"{"Rules": []}"#),
+            (Format::EventBridge, r#"{"Resources": {}}"#),
+        ] {
+            let errors = import(format, "rules", text).unwrap_err();
+            assert!(errors[0].to_string().starts_with("rules: "), "{text:?}: {errors:?}");
+        }
     }
 
     /// Found by the fuzz target `rule_loading`.
