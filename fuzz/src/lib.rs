@@ -4,7 +4,7 @@
 //! with these, instrumented, a build takes many times as long. `tests/it/architecture.rs` keeps the steps free of the rest.
 
 // What the daemon uses and the targets do not is not dead.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 #[path = "../../src/notification/mod.rs"]
 pub mod notification;

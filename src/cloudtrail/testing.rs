@@ -10,8 +10,9 @@ use compression_codecs::{Encode as _, ZstdEncoder};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::outline::Outline;
 use super::{DecodeError, Decoder, Input, Limits, Output, RecordProblem, STEP_BYTES, Step};
-use crate::rules::{RuleInfo, Severity};
+use crate::rules::{Matcher, RuleInfo, RuleSet, Severity};
 
 /// Any JSON value, with strings that are hard on a scanner.
 pub(super) fn any_value() -> impl Strategy<Value = Value> {
@@ -109,4 +110,24 @@ pub(crate) fn read_every_record(object: &[u8], cuts: &[usize], limits: Limits) -
     };
     assert_eq!(decoder.progress().records, records.len() as u64 + out.problem_count, "records are lost or made up");
     Read { records, problems: out.problems, problem_count: out.problem_count, ending }
+}
+
+/// A record that rules match.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) index: u64,
+    pub(crate) raw: Bytes,
+    pub(crate) rules: Vec<String>,
+}
+
+/// What rules find in an object, by way of the prefilter or with every record read whole.
+pub(crate) fn detect(object: &[u8], rules: &Arc<RuleSet>, prefilter: bool, limits: Limits) -> Vec<Found> {
+    let (mut decoder, mut matcher) = (Decoder::new(limits), Matcher::new(Arc::clone(rules)));
+    let (mut out, mut input) = (Output::default(), Input { bytes: Bytes::copy_from_slice(object), last: true });
+    let mut judge = |raw: &[u8], outline: Option<Outline<'_>>| {
+        if prefilter { matcher.matches_outlined(raw, outline) } else { matcher.matches(raw) }
+    };
+    while let Ok(Step::Yield) = decoder.step_with(STEP_BYTES, &mut input, &mut judge, &mut out) {}
+    let ids = |rules: Vec<Arc<RuleInfo>>| rules.iter().map(|rule| rule.id.clone()).collect();
+    out.detections.into_iter().map(|one| Found { index: one.index, raw: one.raw, rules: ids(one.rules) }).collect()
 }

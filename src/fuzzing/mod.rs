@@ -5,6 +5,7 @@
 
 pub mod notification;
 pub mod pattern_matching;
+pub mod prefilter;
 pub mod record_stream;
 pub mod rule_loading;
 
@@ -18,11 +19,12 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "notification", check: notification::check, seeds: notification::seeds },
     Target { name: "record_stream", check: record_stream::check, seeds: record_stream::seeds },
     Target { name: "rule_loading", check: rule_loading::check, seeds: rule_loading::seeds },
     Target { name: "pattern_matching", check: pattern_matching::check, seeds: pattern_matching::seeds },
+    Target { name: "prefilter", check: prefilter::check, seeds: prefilter::seeds },
 ];
 
 /// The repository, seen from the crate that is built: trailhound's or `fuzz`.
