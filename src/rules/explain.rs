@@ -5,6 +5,7 @@ use super::file::{Draft, DraftBody, DraftPattern, File, read};
 use super::matcher::Record;
 use super::pattern::{Kind, Leaf, Pattern, any_leaf};
 use super::{Level, Mode, RuleErrors, Surroundings};
+use crate::alert;
 
 /// What is shown of one value, and how many values of a field.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -41,6 +42,13 @@ pub struct Step {
     pub holds: bool,
     /// Such as `eventName is "StopLogging", wanted ["DeleteTrail"]`.
     pub text: String,
+}
+
+impl Step {
+    /// What a record and a rule file say may hold anything, and a step is one line.
+    fn new(depth: usize, holds: bool, text: impl AsRef<str>) -> Self {
+        Self { depth, holds, text: alert::shown(text.as_ref(), usize::MAX) }
+    }
 }
 
 impl Explainer {
@@ -105,11 +113,7 @@ fn explain(draft: &Draft, raw: &[u8]) -> Explanation {
         let until = written.until.as_ref().map(|(day, _)| format!(", until {day}")).unwrap_or_default();
         let holds = record.is_excepted(compiled);
         let says = if holds { "holds" } else { "does not hold" };
-        steps.push(Step {
-            depth: 0,
-            holds,
-            text: format!("exception unless[{position}] {says}: {}{until}", written.reason),
-        });
+        steps.push(Step::new(0, holds, format!("exception unless[{position}] {says}: {}{until}", written.reason)));
         body(&written.body, &compiled.body, &record, raw, 1, &mut steps);
         if excepted == Some(position) {
             // The first exception decides; the last step at depth 0 is its own.
@@ -124,18 +128,15 @@ fn body(written: &DraftBody, compiled: &Body, record: &Record<'_>, raw: &[u8], d
         let any_of = condition.any_of();
         let wanted: Vec<_> = condition.values.iter().map(|(value, _)| shown(value)).collect();
         let found = record.text(condition.field).map_or_else(|| "not a string, or absent".to_owned(), shown);
-        steps.push(Step {
-            depth,
-            holds: record.holds(condition.field, &any_of),
-            text: format!("{} is {found}, wanted [{}]", condition.field.path(), wanted.join(", ")),
-        });
+        let text = format!("{} is {found}, wanted [{}]", condition.field.path(), wanted.join(", "));
+        steps.push(Step::new(depth, record.holds(condition.field, &any_of), text));
     }
     if let (Some(pattern), Some(compiled)) = (&written.pattern, compiled.pattern()) {
         let before = steps.len();
         parts(&pattern.written, raw, depth, steps);
         let all_hold = steps.iter().skip(before).all(|step| step.holds || step.depth > depth);
         if all_hold && !compiled.matches(raw) {
-            steps.push(Step { depth, holds: false, text: together(pattern) });
+            steps.push(Step::new(depth, false, together(pattern)));
         }
     }
 }
@@ -170,7 +171,7 @@ fn parts(pattern: &Pattern, raw: &[u8], depth: usize, steps: &mut Vec<Step>) -> 
         }
         let found = if present { values.join(", ") } else { "absent".to_owned() };
         let wanted: Vec<_> = field.conditions.iter().map(|condition| cut(&condition.text)).collect();
-        steps.push(Step { depth, holds, text: format!("{} is {found}, wanted [{}]", field.path, wanted.join(", ")) });
+        steps.push(Step::new(depth, holds, format!("{} is {found}, wanted [{}]", field.path, wanted.join(", "))));
         all &= holds;
     }
     for or in &pattern.ors {
@@ -179,12 +180,12 @@ fn parts(pattern: &Pattern, raw: &[u8], depth: usize, steps: &mut Vec<Step>) -> 
         for (index, branch) in or.branches.iter().enumerate() {
             let mut below = Vec::new();
             let holds = parts(branch, raw, depth + 2, &mut below);
-            inner.push(Step { depth: depth + 1, holds, text: format!("alternative {index}") });
+            inner.push(Step::new(depth + 1, holds, format!("alternative {index}")));
             inner.append(&mut below);
             any |= holds;
         }
         let text = format!("{} of {} alternatives holds", if any { "one" } else { "none" }, or.branches.len());
-        steps.push(Step { depth, holds: any, text });
+        steps.push(Step::new(depth, any, text));
         steps.append(&mut inner);
         all &= any;
     }
@@ -195,14 +196,32 @@ fn shown(text: &str) -> String {
     cut(&format!("{text:?}"))
 }
 
-/// One line of printable text, not too long.
+/// One line, not too long.
 fn cut(text: &str) -> String {
-    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut characters = flat.chars();
-    let mut kept: String =
-        characters.by_ref().take(MAX_SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if characters.next().is_some() {
-        kept.push('…');
+    alert::shown(&text.split_whitespace().collect::<Vec<_>>().join(" "), MAX_SHOWN_CHARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzz target `rule_loading`.
+    #[test]
+    fn a_step_is_one_line_whatever_it_quotes() {
+        let rules = "{\"events\": [{\"id\": \"a\", \"severity\": \"LOW\", \"unless\": [{\"reason\": \"u\\u0085v\", \"eventName\": \"x\"}], \
+                     \"eventName\": \"a\\u202e\", \"pattern\": {\"res\u{7f}urces\": {\"\\u2028\": [{\"prefix\": \"p\u{7f}\\u009b\"}]}}}]}";
+        let explainer = Explainer::new(rules, &Surroundings::default()).unwrap();
+        let records = [
+            "{\"eventName\": \"a\\u202e\", \"res\u{7f}urces\": {\"\u{2028}\": \"p\u{7f}\u{9b}\"}}",
+            "{\"eventName\": \"\u{9b}\"}",
+        ];
+        for record in records {
+            let told = explainer.explain("a", record.as_bytes()).unwrap();
+            for step in &told.steps {
+                assert!(step.text.is_ascii() && !step.text.contains(char::is_control), "{:?}", step.text);
+            }
+            assert!(told.steps.len() > 1);
+        }
+        assert_eq!(explainer.explain("a", records[0].as_bytes()).unwrap().verdict, Verdict::Matches);
     }
-    kept
 }
