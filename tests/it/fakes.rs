@@ -47,6 +47,8 @@ pub enum Trouble {
     Stall(u64),
     /// Objects only: the body ends after so many bytes, as if that were all.
     Cut(u64),
+    /// Objects only: the body breaks off after so many bytes, since another object took its place.
+    Replace(u64),
 }
 
 impl Trouble {
@@ -201,6 +203,9 @@ pub struct World {
     arrived: Notify,
     began: Instant,
 }
+
+/// What the adapter adds to the wait of a receive before it ends the call.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Kill = Box<dyn FnOnce() + Send>;
 
@@ -389,6 +394,37 @@ impl Fake {
         Err(error(ErrorClass::Permanent, Fault::Invalid, operation))
     }
 
+    async fn receive_or_hang(
+        &self,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<ReceivedMessage>, PortError> {
+        let (world, operation) = (&self.0, "sqs:ReceiveMessage");
+        self.saw(Seen::Began { operation, max });
+        let trouble = self.begin(operation, &[]).await?;
+        let deadline = Instant::now() + wait;
+        loop {
+            let arrived = world.arrived.notified();
+            let (received, next) = self.take(max, visibility);
+            if !received.is_empty() || Instant::now() >= deadline {
+                if trouble.as_ref().is_some_and(Trouble::loses_the_answer) {
+                    let subjects: Vec<_> = received.iter().map(|it| it.receipt.0.clone()).collect();
+                    self.saw(Seen::AnswerLost { subjects: &subjects });
+                }
+                // On its way back: whoever drops the call now has received what nobody holds.
+                let latency = lock(&world.random).u64(1..20);
+                sleep(Duration::from_millis(latency)).await;
+                return self.end(trouble.as_ref(), operation, received).await;
+            }
+            tokio::select! {
+                biased;
+                () = arrived => {}
+                () = sleep_until(next.unwrap_or(deadline).min(deadline)) => {}
+            }
+        }
+    }
+
     async fn die<T>(&self) -> T {
         self.0.kill(self.1);
         std::future::pending().await
@@ -436,27 +472,13 @@ impl MessageQueue for Fake {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError> {
-        let (world, operation) = (&self.0, "sqs:ReceiveMessage");
-        self.saw(Seen::Began { operation, max });
-        let trouble = self.begin(operation, &[]).await?;
-        let deadline = Instant::now() + wait;
-        loop {
-            let arrived = world.arrived.notified();
-            let (received, next) = self.take(max, visibility);
-            if !received.is_empty() || Instant::now() >= deadline {
-                if trouble.as_ref().is_some_and(Trouble::loses_the_answer) {
-                    let subjects: Vec<_> = received.iter().map(|it| it.receipt.0.clone()).collect();
-                    self.saw(Seen::AnswerLost { subjects: &subjects });
-                }
-                // On its way back: whoever drops the call now has received what nobody holds.
-                let latency = lock(&world.random).u64(1..20);
-                sleep(Duration::from_millis(latency)).await;
-                return self.end(trouble.as_ref(), operation, received).await;
-            }
-            tokio::select! {
-                biased;
-                () = arrived => {}
-                () = sleep_until(next.unwrap_or(deadline).min(deadline)) => {}
+        // Nobody gives up a receive: its adapter ends it.
+        match tokio::time::timeout(wait + RECEIVE_TIMEOUT, self.receive_or_hang(max, wait, visibility)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let operation = "sqs:ReceiveMessage";
+                self.saw(Seen::Ended { operation, ok: false });
+                Err(lost(operation))
             }
         }
     }
@@ -605,6 +627,13 @@ impl ObjectStore for Fake {
             Some(Trouble::Break(after)) => breaks = Some(after),
             Some(Trouble::Stall(after)) => stalls = Some(after),
             Some(Trouble::Cut(after)) => rest.truncate(usize::try_from(after).unwrap()),
+            Some(Trouble::Replace(after)) => {
+                breaks = Some(after);
+                let place = (request.bucket.clone(), request.key.clone());
+                if let Some(object) = lock(&self.0.objects).get_mut(&place) {
+                    object.etag.insert(1, 'r');
+                }
+            }
             _ => {}
         }
         let length = rest.len() as u64;

@@ -106,6 +106,10 @@ pub enum Op {
     Cut {
         after: u64,
     },
+    /// Another object takes the place of the next one that is opened when so many of its bytes were read.
+    Replace {
+        after: u64,
+    },
     /// A call of a kind refuses this event for good, for ever.
     Refuse {
         call: Call,
@@ -155,6 +159,8 @@ pub enum Failure {
     Down,
     /// As configured, the call cannot work: something is denied or missing, or credentials have expired.
     Config,
+    /// The key is denied with which what is asked for is encrypted.
+    Key,
     /// What is asked for is refused for good. Of SNS and DynamoDB only.
     Refused,
 }
@@ -208,7 +214,7 @@ macro_rules! written_out {
 
 written_out! {
     Other: Copy Missing Damaged;
-    Failure: Down Config Refused;
+    Failure: Down Config Key Refused;
     Rule: Absent Alert Shadow;
     Call: Open Publish Record Renew Mark Receive Extend Delete Survey CheckObjects CheckTopic CheckTable;
     Service: S3 Sns DynamoDb Sqs;
@@ -313,7 +319,7 @@ fn trouble(random: &mut fastrand::Rng) -> Op {
     let call = pick(random, if work { &Call::ALL[..Call::OF_WORK] } else { &Call::ALL });
     let service = pick(random, &Service::ALL);
     let seconds = 1 + random.u64(..300);
-    let how = pick(random, &[Failure::Down, Failure::Down, Failure::Config]);
+    let how = pick(random, &[Failure::Down, Failure::Down, Failure::Config, Failure::Key]);
     match random.u8(..24) {
         0 => Op::Crash,
         1..5 => {
@@ -358,6 +364,7 @@ fn calm_trouble(random: &mut fastrand::Rng) -> Op {
     let count = 1 + random.u32(..6);
     match random.u8(..12) {
         0 | 1 => Op::Join,
+        2 if random.u8(..4) == 0 => Op::Replace { after: random.u64(..3000) },
         2 => Op::Break { after: random.u64(..3000) },
         3 => Op::Stall { after: random.u64(..3000) },
         4 => Op::Fail { call, count, how },

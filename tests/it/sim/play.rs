@@ -65,8 +65,6 @@ impl Troubles {
         let out = self.outages.iter().find(|it| operation.starts_with(it.service.prefix()) && now < it.until);
         match out.map(|it| it.kind) {
             Some(Kind::Fails(how)) => return Some(failure(how)),
-            // Receiving is never given up by its caller: an adapter ends it.
-            Some(Kind::Hangs) if operation == Call::Receive.operation() => return Some(failure(Failure::Down)),
             Some(Kind::Hangs) => return Some(Trouble::Hang),
             Some(Kind::Throttles) if !self.calls.is_multiple_of(4) => return Some(failure(Failure::Down)),
             Some(Kind::Throttles) | None => {}
@@ -80,6 +78,7 @@ fn failure(how: Failure) -> Trouble {
     match how {
         Failure::Down => Trouble::Fail(ErrorClass::Transient, Fault::Unavailable),
         Failure::Config => Trouble::Fail(ErrorClass::Config, Fault::Credentials),
+        Failure::Key => Trouble::Fail(ErrorClass::Config, Fault::KmsDenied { action: "kms:Decrypt" }),
         Failure::Refused => Trouble::Fail(ErrorClass::Permanent, Fault::Invalid),
     }
 }
@@ -206,13 +205,7 @@ impl Simulation {
             Op::FailEntries { call, which } => self.trouble(call, Trouble::FailEntries(which)),
             Op::LoseAnswer { call } => self.trouble(call, Trouble::LoseAnswer),
             Op::Hang { call, count, done } => {
-                let trouble = match (call, done) {
-                    // Receiving is never given up by its caller: an adapter ends it.
-                    (Call::Receive, true) => Trouble::LoseAnswer,
-                    (Call::Receive, false) => failure(Failure::Down),
-                    (_, true) => Trouble::HangAfter,
-                    (_, false) => Trouble::Hang,
-                };
+                let trouble = if done { Trouble::HangAfter } else { Trouble::Hang };
                 (0..count).for_each(|_| self.trouble(call, trouble.clone()));
             }
             Op::Slow { call, milliseconds } => self.trouble(call, Trouble::Slow(Duration::from_millis(milliseconds))),
@@ -226,6 +219,7 @@ impl Simulation {
             Op::Break { after } => self.trouble(Call::Open, Trouble::Break(after)),
             Op::Stall { after } => self.trouble(Call::Open, Trouble::Stall(after)),
             Op::Cut { after } => self.trouble(Call::Open, Trouble::Cut(after)),
+            Op::Replace { after } => self.trouble(Call::Open, Trouble::Replace(after)),
             Op::EndLeases { every } => {
                 let receipts = self.world.end_leases(every);
                 lock(&self.ledger).leases_ended(&receipts);
