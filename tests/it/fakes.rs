@@ -473,14 +473,14 @@ impl MessageQueue for Fake {
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError> {
         // Nobody gives up a receive: its adapter ends it.
-        match tokio::time::timeout(wait + RECEIVE_TIMEOUT, self.receive_or_hang(max, wait, visibility)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let operation = "sqs:ReceiveMessage";
-                self.saw(Seen::Ended { operation, ok: false });
-                Err(lost(operation))
-            }
-        }
+        let Ok(answer) =
+            tokio::time::timeout(wait + RECEIVE_TIMEOUT, self.receive_or_hang(max, wait, visibility)).await
+        else {
+            let operation = "sqs:ReceiveMessage";
+            self.saw(Seen::Ended { operation, ok: false });
+            return Err(lost(operation));
+        };
+        answer
     }
 
     async fn change_visibility(&self, receipt: &Receipt, visibility: Duration) -> Result<(), PortError> {
