@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::deliver::InWork;
 use crate::env::{Env, Phase, StopHandle};
 use crate::health::{Dependency, Health};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::poller::{Slots, poll};
 use crate::ports::{PortError, Ports, QueueAttributes};
@@ -36,14 +37,15 @@ pub struct Daemon {
     pub rules: RuleSource,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub journal: Arc<Journal>,
     /// Moves the process on to giving back when the drain's time is up.
     pub stop: StopHandle,
 }
 
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
-    let Daemon { config, rules, metrics, health, stop } = daemon;
-    let context = Context { ports, env, config, rules, metrics, health, in_work: InWork::default() };
+    let Daemon { config, rules, metrics, health, journal, stop } = daemon;
+    let context = Context { ports, env, config, rules, metrics, health, journal, in_work: InWork::default() };
     let (objects, interval) = (Arc::clone(&context.ports.objects), context.config.rules.poll_interval);
     context.env.tasks.spawn(reload::watch(context.rules.clone(), objects, context.env.clone(), interval));
     let Some(attributes) = reach_everything(&context).await else {
@@ -154,7 +156,7 @@ fn note<T>(
             Some(value)
         }
         Err(error) => {
-            context.health.failed(dependency, &error);
+            context.failed(dependency, &error);
             errors.push(error.to_string());
             None
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::deliver::InWork;
 use crate::env::Env;
-use crate::health::Health;
+use crate::health::{Dependency, Health};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::ports::Ports;
+use crate::ports::{PortError, Ports};
 use crate::reload::RuleSource;
 
 /// How long one call may take. The adapters' own time-outs are shorter; this one holds for any port.
@@ -26,5 +27,17 @@ pub struct Context {
     pub rules: RuleSource,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub journal: Arc<Journal>,
     pub in_work: InWork,
+}
+
+impl Context {
+    /// [`Health::failed`], and the journal hears of it when the log does.
+    pub fn failed(&self, dependency: Dependency, error: &PortError) -> bool {
+        let tell = self.health.failed(dependency, error);
+        if tell {
+            self.journal.failed(self.env.clock.now(), dependency.name(), &error.to_string());
+        }
+        tell
+    }
 }

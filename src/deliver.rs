@@ -25,6 +25,7 @@ use crate::claim::{Claim, ClaimToken, Mark, Recorded};
 use crate::context::Context;
 use crate::env::lock;
 use crate::health::{Dependency, Refusal};
+use crate::journal::Alerted;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::object::Exhausted;
@@ -440,11 +441,12 @@ impl Batch<'_> {
     fn refuse(&mut self, key: &EventKey, error: &PortError) {
         let event = key.event_id.escape_default();
         tracing::error!(event.id = %event, %error, "an event is refused for good; its message is left for redrive");
+        self.context.journal.failed(self.context.env.clock.now(), "refused", &format!("event {event}: {error}"));
         self.refused.get_or_insert_with(|| format!("event {event}: {error}"));
     }
 
     fn report(&self, error: &PortError) {
-        if self.context.health.failed(Dependency::Publisher, error) {
+        if self.context.failed(Dependency::Publisher, error) {
             tracing::warn!(
                 class = ?error.class,
                 %error,
@@ -525,6 +527,14 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
         sns.message_id = %sns_message_id,
         "alert published"
     );
+    context.journal.alerted(Alerted {
+        at: context.env.clock.now(),
+        severity,
+        rules: claimed.claim.alert.rules.iter().cloned().collect(),
+        event_name: event.facts.event_name.clone(),
+        account: event.facts.account_id.clone(),
+        alert_id: claimed.claim.alert.alert_id.clone(),
+    });
     let Claimed { mut pending, claim, since: _, _here } = claimed;
     let mark = Mark { alert: claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
     let key = &pending.item.key;

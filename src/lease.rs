@@ -151,7 +151,7 @@ impl Heart {
                 Err(error) => {
                     self.count("failed");
                     retrying.get_or_insert_with(|| self.context.health.retrying(Dependency::Queue));
-                    if self.context.health.failed(Dependency::Queue, &error) {
+                    if self.context.failed(Dependency::Queue, &error) {
                         tracing::warn!(class = ?error.class, %error, "cannot extend the visibility of messages, will try again");
                     } else {
                         tracing::debug!(message.id = %self.message_id, %error, "cannot extend the visibility, will try again");

@@ -64,6 +64,9 @@ pub mod env;
 /// Which dependency works, whether to take in more work, and whether the process is ready.
 pub mod health;
 
+/// What happened lately, for people.
+pub mod journal;
+
 /// What every step that reaches outside is given.
 pub mod context;
 
@@ -79,7 +82,7 @@ pub mod config;
 /// Swaps the rule set whole, or keeps the old one.
 pub mod reload;
 
-/// `/livez`, `/readyz`, `/metrics`, `/version`, `/rules`, from a thread of their own.
+/// The status page, `/livez`, `/readyz`, `/metrics`, `/version`, `/rules`, from a thread of their own.
 pub mod admin;
 
 /// Every metric, named in one place, and some of them for CloudWatch.

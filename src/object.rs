@@ -222,6 +222,7 @@ impl Reader<'_> {
             for rule in &event.rules {
                 metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]).inc();
             }
+            self.context.journal.matched(now, event.rules.iter().map(|rule| rule.id.as_str()));
             if let Some(at) = event.facts.event_time {
                 metrics.event_lag.observe((now - at).as_seconds_f64().max(0.0));
             }
@@ -422,7 +423,7 @@ impl<'a> Reading<'a> {
                     return Err(ObjectError::Refused(error).into());
                 }
                 (ErrorClass::Transient | ErrorClass::Config, _) => {
-                    if context.health.failed(Dependency::Objects, &error) {
+                    if context.failed(Dependency::Objects, &error) {
                         tracing::warn!(class = ?error.class, %error, "an object cannot be opened, will be tried again");
                     }
                     retrying.get_or_insert_with(|| context.health.retrying(Dependency::Objects));

@@ -204,7 +204,7 @@ impl Failing {
     /// Counts a failure, says so now and then, and tells how long to wait.
     fn failed(&mut self, context: &Context, error: &PortError) -> Duration {
         context.metrics.poll_errors.inc();
-        context.health.failed(Dependency::Queue, error);
+        let _logged_below = context.failed(Dependency::Queue, error);
         self.retrying.get_or_insert_with(|| context.health.retrying(Dependency::Queue));
         self.count += 1;
         if self.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {

@@ -169,7 +169,7 @@ where
                 Refusal::Event => return Err(GaveUp::Refused(error)),
                 Refusal::Process { tell } => tell_refusals(tell, dependency, &error),
             }
-        } else if context.health.failed(dependency, &error) {
+        } else if context.failed(dependency, &error) {
             tracing::warn!(
                 dependency = dependency.name(),
                 class = ?error.class,

@@ -106,7 +106,7 @@ async fn delete_batch(context: &Context, mut batch: Vec<Deletion>) {
         batch = failed;
         if let Some(error) = &error {
             retrying.get_or_insert_with(|| context.health.retrying(Dependency::Queue));
-            if context.health.failed(Dependency::Queue, error) {
+            if context.failed(Dependency::Queue, error) {
                 let count = batch.len();
                 tracing::warn!(class = ?error.class, %error, count, "messages cannot be deleted; they are held until they can");
             }

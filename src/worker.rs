@@ -170,6 +170,7 @@ async fn leave(
     context.metrics.messages_left.with_label_values(&[reason]).inc();
     let delay = redrive_delay(message.receive_count, visibility);
     tracing::warn!(reason, detail, delay_seconds = delay.as_secs(), "message left for redrive");
+    context.journal.failed(context.env.clock.now(), reason, detail);
     give_back(context, lease, delay).await;
 }
 

@@ -17,6 +17,7 @@ use crate::aws;
 use crate::config::{Config, Origins};
 use crate::env::{Clock, Compute, Env, Phase, Random, Stop, StopHandle, TaskRoot};
 use crate::health::Health;
+use crate::journal::Journal;
 use crate::metrics::{Metrics, REVISION};
 use crate::reload::{LoadError, Loading, RulePath, RuleSource};
 use crate::telemetry;
@@ -75,9 +76,16 @@ async fn daemon(
     }
 
     let listener = listen(config.http.listen, origins)?;
-    let state = AdminState { health: Arc::clone(&health), metrics: Arc::clone(&metrics), rules: Arc::clone(&loaded) };
+    let journal = Arc::new(Journal::default());
+    let state = AdminState {
+        health: Arc::clone(&health),
+        metrics: Arc::clone(&metrics),
+        journal: Arc::clone(&journal),
+        clock,
+        rules: Arc::clone(&loaded),
+    };
     let admin = Admin::start(listener, state).map_err(|error| Failure::at("cannot serve HTTP", error))?;
-    tracing::info!(http.address = %admin.address(), "answering /livez, /readyz, /metrics, /version and /rules");
+    tracing::info!(http.address = %admin.address(), "answering /, /livez, /readyz, /metrics, /version and /rules");
 
     let printer = Printer::start(&config.emf, Arc::clone(&metrics), clock)
         .map_err(|error| Failure::at("cannot print metrics (emf.enabled)", error))?;
@@ -116,7 +124,7 @@ async fn daemon(
             return Err(Failure::Rules(LoadError::Bug));
         };
         signals.reload(rules.clone(), clock);
-        let daemon = Daemon { config: Arc::new(config), rules, metrics, health, stop: stop_handle };
+        let daemon = Daemon { config: Arc::new(config), rules, metrics, health, journal, stop: stop_handle };
         app::run(ports, env, daemon).await;
         Ok(())
     }

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::emulator::{Emulator, Names, Options, Resources};
 use crate::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use crate::health::Health;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reload::{RulePath, RuleSource};
 use crate::rules::{DEFAULT_RULES, Matcher, Mode, NamedLists, RuleSet};
@@ -215,9 +216,12 @@ impl Running {
         let health = Arc::new(Health::new(Arc::clone(metrics), config.queue.wait));
         let listener = TcpListener::bind(config.http.listen)
             .with_context(|| format!("cannot listen on {listen}; choose another address with --listen"))?;
+        let journal = Arc::new(Journal::default());
         let state = AdminState {
             health: Arc::clone(&health),
             metrics: Arc::clone(metrics),
+            journal: Arc::clone(&journal),
+            clock,
             rules: Arc::new(OnceLock::from(rules.clone())),
         };
         let admin = Admin::start(listener, state).context("cannot serve HTTP")?;
@@ -238,8 +242,14 @@ impl Running {
             compute: Compute::pool(config.pipeline.decoders),
             stop: stopped,
         };
-        let daemon =
-            Daemon { config: Arc::new(config), rules, metrics: Arc::clone(metrics), health, stop: stop.clone() };
+        let daemon = Daemon {
+            config: Arc::new(config),
+            rules,
+            metrics: Arc::clone(metrics),
+            health,
+            journal,
+            stop: stop.clone(),
+        };
         Ok(Self { stop, daemon: tokio::spawn(app::run(ports, env, daemon)), admin, _tasks: tasks })
     }
 

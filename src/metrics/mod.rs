@@ -168,6 +168,12 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Messages left for redrive, whatever the reason.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        LEFT.iter().map(|reason| self.messages_left.with_label_values(&[reason]).get()).sum()
+    }
+
     /// All metrics in prometheus' text format ([`prometheus::TEXT_FORMAT`]).
     #[must_use]
     pub fn encode(&self) -> String {

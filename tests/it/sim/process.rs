@@ -109,6 +109,7 @@ impl Process {
             rules: rules.clone(),
             metrics: Arc::clone(&metrics),
             health: Arc::clone(&health),
+            journal: Arc::default(),
             stop: stop_handle.clone(),
         };
         let (done, ended) = oneshot::channel();

@@ -1,5 +1,7 @@
-//! `/livez`, `/readyz`, `/metrics`, `/version`, `/rules`, from a thread and a runtime of their own, so that a busy data
+//! The status page at `/`, and `/livez`, `/readyz`, `/metrics`, `/version`, `/rules`, from a thread and a runtime of their own, so that a busy data
 //! path cannot fail a probe. No request changes anything, and no request body is read.
+
+mod page;
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,8 +24,9 @@ use time::format_description::well_known::Rfc3339;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::env::lock;
+use crate::env::{Clock, lock};
 use crate::health::{Health, Report};
+use crate::journal::{self, Journal};
 use crate::metrics::{Metrics, REVISION};
 use crate::reload::RuleSource;
 use crate::rules::{Diagnostic, RuleInfo};
@@ -49,6 +52,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct AdminState {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
+    pub journal: Arc<Journal>,
+    pub clock: Clock,
     /// Unset until the rules are loaded.
     pub rules: Arc<OnceLock<RuleSource>>,
 }
@@ -79,6 +84,7 @@ impl Admin {
         };
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             // What is being answered when the process stops ends with the runtime.
+            runtime.spawn(sample(state.clone()));
             runtime.block_on(stopped.run_until_cancelled(serve(limits, listener, router(state))));
         })?;
         Ok(Self { address, stop, thread: Some(thread) })
@@ -118,6 +124,13 @@ struct Pages {
     last_rules: Arc<Mutex<Bytes>>,
 }
 
+async fn sample(state: AdminState) {
+    loop {
+        state.journal.sample(&state.metrics);
+        tokio::time::sleep(journal::SAMPLE).await;
+    }
+}
+
 async fn serve(limits: Limits, listener: tokio::net::TcpListener, router: Router) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head).keep_alive(false).max_buf_size(16 * 1024);
@@ -146,13 +159,42 @@ async fn serve(limits: Limits, listener: tokio::net::TcpListener, router: Router
     }
 }
 
-async fn index() -> &'static str {
-    concat!(
-        "trailhound ",
-        env!("CARGO_PKG_VERSION"),
-        "\n\n/livez    whether the process works\n/readyz   whether it takes in work\n/metrics  figures for prometheus\n\
-         /rules    the rules in force\n/version  what runs\n"
-    )
+async fn index(State(Pages { state, .. }): State<Pages>) -> Response {
+    let rules = state.rules.get().map(|source| {
+        let (current, status) = (source.current(), source.status());
+        let row = |rule: &Arc<RuleInfo>| page::RuleRow {
+            id: rule.id.clone(),
+            severity: rule.severity,
+            mode: rule.mode.as_str(),
+            matches: state.metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]).get(),
+        };
+        page::RulesView {
+            location: source.location().to_string(),
+            hash: current.hash().to_owned(),
+            loaded_at: status.loaded_at,
+            error: status.error,
+            warnings: status.warnings.len(),
+            rows: current.rules().iter().map(row).collect(),
+        }
+    });
+    let view = page::View {
+        now: state.clock.now(),
+        version: env!("CARGO_PKG_VERSION"),
+        ready: state.health.ready(),
+        live: state.health.live(),
+        lately: state.journal.lately(),
+        sample: state.journal.read(&state.metrics),
+        rules,
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, page::POLICY.as_str()),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, page::render(&view).into_string()).into_response()
 }
 
 #[derive(Serialize)]
@@ -264,7 +306,9 @@ mod tests {
         let path = RulePath::File("no-such-file.json".into());
         let rules = RuleSource::new(path, rules, loaded_at, Arc::clone(&metrics));
         let health = Arc::new(Health::new(Arc::clone(&metrics), Duration::from_secs(20)));
-        let state = AdminState { health, metrics, rules: Arc::new(OnceLock::from(rules)) };
+        let rules = Arc::new(OnceLock::from(rules));
+        let state =
+            AdminState { health, metrics, journal: Arc::default(), clock: Clock::starting_at(loaded_at), rules };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Running { admin: Admin::start_within(limits, listener, state.clone()).unwrap(), state }
     }
@@ -313,6 +357,35 @@ mod tests {
         running.state.health.stopping();
         assert_eq!(running.get("/readyz").0, 503);
         assert_eq!(running.get("/livez").1["was_ready"], true);
+    }
+
+    #[test]
+    fn the_status_page_shows_what_happened_lately() {
+        let running = start(LIMITS);
+        let at = datetime!(2026-03-01 12:30 UTC);
+        running.state.journal.failed(at, "ends_early", "s3://logs/a: it ends early");
+        running.state.journal.matched(at, ["trail-stopped"].into_iter());
+        running.state.metrics.matches.with_label_values(&["trail-stopped", "CRITICAL"]).inc_by(1_234);
+        running.state.rules.get().unwrap().reload(at).unwrap_err();
+        let (head, page) = running.ask("GET", "/");
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains("content-security-policy: default-src 'none';"),
+            "{head}"
+        );
+        for shown in [
+            "Not ready",
+            "not reached yet",
+            "s3://logs/a: it ends early",
+            "trail-stopped",
+            "1\u{202f}234",
+            "was refused",
+        ] {
+            assert!(page.contains(shown), "{shown:?} is not in {page}");
+        }
+        for dependency in Dependency::ALL {
+            running.state.health.succeeded(dependency);
+        }
+        assert!(running.ask("GET", "/").1.contains("<p class=\"verdict\">Ready</p>"));
     }
 
     #[test]
