@@ -85,7 +85,7 @@ async fn daemon(
         rules: Arc::clone(&loaded),
     };
     let admin = Admin::start(listener, state).map_err(|error| Failure::at("cannot serve HTTP", error))?;
-    tracing::info!(http.address = %admin.address(), "answering /, /livez, /readyz, /metrics, /version and /rules");
+    tracing::info!(http.address = %admin.address(), "answering /livez, /readyz, /metrics, /version, /rules and, for people, /");
 
     let printer = Printer::start(&config.emf, Arc::clone(&metrics), clock)
         .map_err(|error| Failure::at("cannot print metrics (emf.enabled)", error))?;

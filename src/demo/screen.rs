@@ -115,7 +115,7 @@ pub(super) fn introduce(emulator: &Emulator, admin: SocketAddr, plan: &Plan) {
     say(&format!(
         "trailhound demo: the daemon, on an AWS inside of this process\n\n  \
          AWS        {endpoint}  (S3, SQS, SNS and DynamoDB, in {region})\n  \
-         daemon     http://{admin}/livez  /readyz  /metrics  /rules\n  \
+         daemon     http://{admin}/  (its status page)  /livez  /readyz  /metrics  /rules\n  \
          input      {told}\n\n\
          Alerts, as they arrive on the topic:\n",
         region = emulator.region(),
