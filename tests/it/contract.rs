@@ -1,6 +1,6 @@
 //! One suite for each port, run on every fake and on every real adapter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,6 +185,7 @@ fn item(event_id: &str, rules: &[&str]) -> StoredItem {
         },
         rules: rules.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
         recorded_only: BTreeSet::new(),
+        groups: BTreeMap::new(),
         event: StoredEvent::Json("{\"eventName\":\"StopLogging\"}".to_owned()),
         source: Source {
             object: Some(SourceObject {

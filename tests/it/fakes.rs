@@ -19,6 +19,9 @@ use trailhound::ports::{
     AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectBody, ObjectChunks, ObjectRequest, ObjectStore,
     PortError, Ports, QueueAttributes, Receipt, ReceivedMessage,
 };
+use trailhound::tracker::{
+    CrossAttempt, CrossDecision, Crossed, Crossing, TrackerId, TrackerState, decide_crossing, quiet_after,
+};
 
 /// What happens to one call.
 #[derive(Clone, Debug)]
@@ -168,6 +171,8 @@ pub struct World {
     /// Buckets that deny everything.
     pub denied: Mutex<BTreeSet<String>>,
     pub table: Mutex<BTreeMap<EventKey, Row>>,
+    /// Taken after the table, where both are.
+    pub trackers: Mutex<BTreeMap<TrackerId, TrackerState>>,
     pub topic: Mutex<Vec<Accepted>>,
     pub troubles: Mutex<Troubles>,
     pub trace: Mutex<Vec<String>>,
@@ -195,6 +200,7 @@ impl World {
             objects: Mutex::default(),
             denied: Mutex::default(),
             table: Mutex::default(),
+            trackers: Mutex::default(),
             topic: Mutex::default(),
             troubles: Mutex::new(Box::new(|_| None)),
             trace: Mutex::default(),
@@ -689,8 +695,9 @@ impl AlertStore for Fake {
         self.saw(Seen::Recording { item });
         let recorded = {
             let mut table = lock(&self.0.table);
+            let mut trackers = lock(&self.0.trackers);
             let there = table.get(&item.key).map(|row| &row.state);
-            match decide(there, Attempt { item, token, length, expired }) {
+            match decide(there, Attempt { item, token, length, expired, trackers: &trackers }) {
                 Decision::Answer(recorded) => recorded,
                 Decision::Write(change) => {
                     let row = table.entry(item.key.clone()).or_insert_with(|| Row {
@@ -703,6 +710,12 @@ impl AlertStore for Fake {
                     if let Some(claim) = &change.claim {
                         row.state.claim = Some(claim.clone());
                     }
+                    for count in &change.counts {
+                        let member = &count.membership;
+                        row.state.groups.insert(member.rule.clone(), member.tracker.clone());
+                        let before = trackers.remove(&member.tracker);
+                        trackers.insert(member.tracker.clone(), count.applied(before));
+                    }
                     change.answer()
                 }
             }
@@ -710,12 +723,66 @@ impl AlertStore for Fake {
         self.end(trouble.as_ref(), operation, recorded).await
     }
 
+    async fn cross(&self, attempt: CrossAttempt<'_>) -> Result<Crossed, PortError> {
+        let operation = "dynamodb:UpdateItem#cross";
+        let trouble = self.begin(operation, &[attempt.tracker.to_string()]).await?;
+        let crossed = {
+            let mut trackers = lock(&self.0.trackers);
+            let claimed = |trackers: &BTreeMap<TrackerId, TrackerState>, claim: Claim| {
+                let state = trackers[attempt.tracker].clone();
+                let before = attempt.tracker.previous(state.window).filter(|_| state.step() == 1);
+                Crossed::Claimed(Box::new(Crossing {
+                    tracker: attempt.tracker.clone(),
+                    step: state.step(),
+                    claim,
+                    previous: before.and_then(|before| Some(trackers.get(&before)?.count)),
+                    state,
+                }))
+            };
+            match decide_crossing(trackers.get(attempt.tracker), attempt) {
+                CrossDecision::Clear => Crossed::Clear,
+                CrossDecision::Held(claim) => Crossed::Held(claim),
+                CrossDecision::Claimed(claim) => claimed(&trackers, claim),
+                CrossDecision::Write(claim) => {
+                    trackers.get_mut(attempt.tracker).unwrap().claim = Some(claim.clone());
+                    claimed(&trackers, claim)
+                }
+            }
+        };
+        self.end(trouble.as_ref(), operation, crossed).await
+    }
+
+    async fn mark_step(&self, tracker: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
+        let operation = "dynamodb:UpdateItem#mark";
+        let trouble = self.begin(operation, std::slice::from_ref(&mark.alert.alert_id)).await?;
+        let clear = lock(&self.0.trackers).get_mut(tracker).is_none_or(|state| {
+            state.quiet = state.quiet.max(quiet_after(step));
+            !state.is_due()
+        });
+        self.0.note(format!("{} {} marked", self.1, mark.alert.alert_id));
+        self.saw(Seen::Marked { alert_id: &mark.alert.alert_id });
+        self.end(trouble.as_ref(), operation, clear).await
+    }
+
+    async fn settle(&self, key: &EventKey, rules: &BTreeSet<String>) -> Result<(), PortError> {
+        let operation = "dynamodb:UpdateItem#settle";
+        let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
+        if let Some(row) = lock(&self.0.table).get_mut(key) {
+            row.state.settled.extend(rules.iter().cloned());
+        }
+        self.end(trouble.as_ref(), operation, ()).await
+    }
+
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem";
         let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
         let ours = {
             let mut table = lock(&self.0.table);
-            let held = table.get_mut(key).and_then(|row| row.state.claim.as_mut());
+            let mut trackers = lock(&self.0.trackers);
+            let held = match TrackerId::of_key(key) {
+                Some(tracker) => trackers.get_mut(&tracker).and_then(|state| state.claim.as_mut()),
+                None => table.get_mut(key).and_then(|row| row.state.claim.as_mut()),
+            };
             match held {
                 Some(held) if held.token == claim.token => {
                     held.token = fresh.clone();

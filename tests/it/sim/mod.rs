@@ -193,9 +193,7 @@ fn the_same_events_in_opposite_order_never_block_each_other() {
 /// A process dies at each turn after each kind of call.
 #[test]
 fn a_death_at_any_await_point_loses_nothing() {
-    for call in
-        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
-    {
+    for call in Call::OF_WORK {
         for how in [Death::Before, Death::After].into_iter().chain((0..8).map(Death::Soon)) {
             let list = [
                 Op::Slow { call: Call::Publish, milliseconds: 11_000 },
@@ -213,9 +211,7 @@ fn a_death_at_any_await_point_loses_nothing() {
 /// Each answer of every kind is lost in turn.
 #[test]
 fn a_lost_answer_of_any_call_loses_nothing() {
-    for call in
-        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
-    {
+    for call in Call::OF_WORK {
         for done in [None, Some(true), Some(false)] {
             let trouble = done.map_or(Op::LoseAnswer { call }, |done| Op::Hang { call, count: 2, done });
             let list = [

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ fn item(ids: &[&str]) -> StoredItem {
         },
         rules: ids.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
         recorded_only: BTreeSet::new(),
+        groups: BTreeMap::new(),
         event: StoredEvent::Json("{\"eventName\":\"CreateAccessKey\"}".to_owned()),
         source: Source {
             object: Some(SourceObject { bucket: "logs".to_owned(), key: "a/b.json.gz".to_owned(), version_id: None }),
