@@ -18,6 +18,7 @@ mod daemon;
 mod demo;
 mod fakes;
 mod faults;
+mod groups;
 mod observability;
 mod outages;
 #[cfg(feature = "emulator")]
