@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 
 use crate::alert::{StoredItem, alert_id};
 use crate::rules::Severity;
-use crate::tracker::{Count, TrackerId, TrackerState};
+use crate::tracker::{Count, CountKind, TrackerId, TrackerState};
 
 /// A random name of one attempt at a claim, replaced at each renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -165,8 +165,8 @@ impl Attempt<'_> {
 
     fn change(&self, recorded: BTreeSet<String>, claim: Option<Claim>, counts: Vec<Count>) -> Change {
         let (mut settled, mut open) = (recorded, BTreeMap::new());
-        for Count { membership, quiet, .. } in &counts {
-            if *quiet {
+        for Count { membership, kind, .. } in &counts {
+            if *kind == CountKind::Quiet {
                 settled.insert(membership.rule.clone());
             } else {
                 open.insert(membership.rule.clone(), membership.tracker.clone());
@@ -482,7 +482,7 @@ mod tests {
         let item = with_groups(plain(&["a", "g", "s"], &["s"]), &["g"]);
         let change = written(None, &item, None);
         assert_eq!((&change.settled, &change.claim), (&set(&["s"]), &Some(claim("mine", &["a"]))));
-        assert_eq!((change.counts.len(), change.counts[0].quiet, change.counts[0].known), (1, false, false));
+        assert_eq!((change.counts.len(), change.counts[0].kind), (1, CountKind::Opening));
         let open = BTreeMap::from([("g".to_owned(), member("g", 1).tracker)]);
         assert_eq!(change.open, open);
 

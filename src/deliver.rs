@@ -167,7 +167,7 @@ type Standing = (Claim, Instant);
 
 /// Whose alert a claim is on.
 enum Subject {
-    Event(Pending),
+    Event(Box<Pending>),
     /// A step of a tracker, told with one of its events.
     Step(Box<Crossing>, Arc<DetectedEvent>),
 }
@@ -216,7 +216,7 @@ struct Outcome {
 impl Outcome {
     fn lose(&mut self, subject: Subject) {
         match subject {
-            Subject::Event(pending) => self.left.push(pending),
+            Subject::Event(pending) => self.left.push(*pending),
             // The events that wait for it are looked after by themselves.
             Subject::Step(..) => {}
         }
@@ -472,7 +472,9 @@ impl Batch<'_> {
         let mut retrying = None;
         loop {
             let (kept, taken) = self.keep_claims(open).await?;
-            taken.into_iter().for_each(|subject| outcome.lose(subject));
+            for subject in taken {
+                outcome.lose(subject);
+            }
             if kept.is_empty() {
                 return Ok(outcome);
             }
@@ -492,7 +494,9 @@ impl Batch<'_> {
                     }
                     self.count_failures(&error, alerts.len());
                     if error.class == ErrorClass::Permanent {
-                        claims.iter().for_each(|claimed| self.refuse_alert(claimed, &error));
+                        for claimed in &claims {
+                            self.refuse_alert(claimed, &error);
+                        }
                         return Ok(outcome);
                     }
                     self.report(&error);
@@ -579,7 +583,7 @@ impl Batch<'_> {
                 Ok(Marked::Event(pending)) => {
                     // What is only recorded was settled with the claim.
                     if !pending.item.alerting().is_subset(&pending.told) {
-                        outcome.left.push(pending);
+                        outcome.left.push(*pending);
                     }
                 }
                 Ok(Marked::Step { tracker, is_clear }) => {
@@ -658,7 +662,7 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
         }
         Recorded::Claimed(claim) => {
             pending.seen = None;
-            Next::Claimed(Box::new(Claimed { subject: Subject::Event(pending), claim, since, _here: here }))
+            Next::Claimed(Box::new(Claimed { subject: Subject::Event(Box::new(pending)), claim, since, _here: here }))
         }
         Recorded::Held(claim) => {
             pending.seen = Some(still_standing(pending.seen.take(), claim));
@@ -734,7 +738,7 @@ async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Resul
 
 /// An accepted alert, marked.
 enum Marked {
-    Event(Pending),
+    Event(Box<Pending>),
     Step { tracker: TrackerId, is_clear: bool },
 }
 

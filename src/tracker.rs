@@ -236,14 +236,22 @@ pub fn quiet_after(step: u64) -> u64 {
     step.saturating_mul(10).saturating_sub(1)
 }
 
+/// What counting an event does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountKind {
+    /// It is the first of its bucket.
+    Opening,
+    /// It reaches a step, or one is due.
+    Loud,
+    /// It reaches no step. That holds for as long as the count is below [`TrackerState::quiet`].
+    Quiet,
+}
+
 /// How an event is counted in one tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
     pub membership: Membership,
-    /// No step is reached by it. It holds for as long as the count is below [`TrackerState::quiet`].
-    pub quiet: bool,
-    /// The tracker is there.
-    pub known: bool,
+    pub kind: CountKind,
     /// The entries of names and addresses that it counts in.
     pub name: Option<String>,
     pub address: Option<String>,
@@ -262,8 +270,11 @@ impl Count {
             Some(if full { OTHERS.to_owned() } else { wanted.clone() })
         };
         Self {
-            quiet: state.is_some_and(|state| state.count < state.quiet),
-            known: state.is_some(),
+            kind: match state {
+                None => CountKind::Opening,
+                Some(state) if state.count < state.quiet => CountKind::Quiet,
+                Some(_) => CountKind::Loud,
+            },
             name: slot(&membership.name, |state| &state.names),
             address: slot(&membership.address, |state| &state.addresses),
             is_first: state.is_none_or(|state| membership.at < state.first),
@@ -531,7 +542,7 @@ mod tests {
             };
             for is_late in &late {
                 let count = Count::decide(state.as_ref(), &member("2024-05-01T12:00:00Z", "n"));
-                let quiet = count.quiet;
+                let quiet = count.kind == CountKind::Quiet;
                 state = Some(count.applied(state));
                 prop_assert!(!(quiet && state.as_ref().unwrap().is_due()));
                 if !is_late {

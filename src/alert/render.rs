@@ -241,7 +241,9 @@ fn email(
     text.line("");
 
     if let Some(crossing) = crossing {
-        group::lines(crossing).into_iter().for_each(|(name, value)| text.field(name, Some(value)));
+        for (name, value) in group::lines(crossing) {
+            text.field(name, Some(value));
+        }
         text.line("");
     }
 

@@ -2,6 +2,7 @@
 //! the same table (`trackers.rs`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -514,7 +515,9 @@ fn change_of(change: &Change, seen: &Seen) -> Result<Expression, PortError> {
         ..Expression::default()
     };
     let own = [("#id", "EventId"), ("#claim", "Claim"), ("#rules", "Rules"), ("#settled", "SettledRules")];
-    own.into_iter().for_each(|(placeholder, name)| expression.name(placeholder, name));
+    for (placeholder, name) in own {
+        expression.name(placeholder, name);
+    }
     expression.value(":rules", set(&change.rules));
     if !change.settled.is_empty() {
         expression.update.push_str(", #settled :recorded");
@@ -530,12 +533,12 @@ fn change_of(change: &Change, seen: &Seen) -> Result<Expression, PortError> {
     } else {
         expression.condition.push_str(" AND attribute_not_exists(#claim)");
     }
-    // The sets only grow, so one of the same size is the same.
+    // The sets only grow, so one of the same size is the same. Writing to a string cannot fail.
     let mut same_size = |name: &str, placeholder: &str, size: usize| {
         if size == 0 {
-            expression.condition.push_str(&format!(" AND attribute_not_exists({name})"));
+            _ = write!(expression.condition, " AND attribute_not_exists({name})");
         } else {
-            expression.condition.push_str(&format!(" AND size({name}) = {placeholder}"));
+            _ = write!(expression.condition, " AND size({name}) = {placeholder}");
             expression.values.insert(placeholder.to_owned(), AttributeValue::N(size.to_string()));
         }
     };

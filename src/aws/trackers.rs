@@ -21,8 +21,8 @@ use crate::claim::{Change, Claim, Mark};
 use crate::env::lock;
 use crate::ports::PortError;
 use crate::tracker::{
-    Count, CrossAttempt, CrossDecision, Crossed, Crossing, Membership, TrackerId, TrackerState, decide_crossing,
-    quiet_after,
+    Count, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, Membership, TrackerId, TrackerState,
+    decide_crossing, quiet_after,
 };
 
 const TRANSACT: Operation =
@@ -217,7 +217,9 @@ impl DynamoDb {
             ..Expression::default()
         };
         let names = [("#quiet", "Quiet"), ("#at", "AlertedAt"), ("#message", "SnsMessageId"), ("#alerts", "AlertIds")];
-        names.into_iter().for_each(|(placeholder, name)| marking.name(placeholder, name));
+        for (placeholder, name) in names {
+            marking.name(placeholder, name);
+        }
         marking.value(":quiet", number(quiet_after(step)));
         marking.value(":at", AttributeValue::S(rfc3339(mark.alerted_at)?));
         marking.value(":message", AttributeValue::S(mark.sns_message_id.clone()));
@@ -319,20 +321,22 @@ fn number(number: u64) -> AttributeValue {
 
 /// Counts an event in a tracker that still is as the count relies on.
 fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
-    let Count { membership, quiet, known, name, address, is_first, is_last } = count;
+    let Count { membership, kind, name, address, is_first, is_last } = count;
     let Membership { rule, key, window, at, .. } = membership;
     let mut counting = Expression::default();
     let mut sets = vec!["#expires = :expires"];
     counting.name("#expires", "ExpiresAt");
     counting.value(":expires", AttributeValue::N(expires.to_string()));
     let mut conditions = Vec::new();
-    if *known {
-        if *quiet {
+    match kind {
+        CountKind::Opening => conditions.push("attribute_not_exists(#count)"),
+        CountKind::Loud => conditions.push("attribute_exists(#count)"),
+        CountKind::Quiet => {
             conditions.push("#count < #quiet");
             counting.name("#quiet", "Quiet");
-        } else {
-            conditions.push("attribute_exists(#count)");
         }
+    }
+    if *kind != CountKind::Opening {
         if *is_first {
             conditions.push("#first > :at");
         }
@@ -340,7 +344,6 @@ fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
             conditions.push("#last < :at");
         }
     } else {
-        conditions.push("attribute_not_exists(#count)");
         sets.extend(["#quiet = :zero", "#rule = :rule", "#key = :key", "#window = :window"]);
         for (placeholder, name) in [("#quiet", "Quiet"), ("#rule", "RuleId"), ("#key", "Key"), ("#window", "Window")] {
             counting.name(placeholder, name);

@@ -36,7 +36,7 @@ struct Refusal {
     /// The item for which a condition failed, if it was asked for.
     item: Option<Item>,
     /// Of a transaction: why each of its parts did not happen.
-    reasons: Option<Value>,
+    reasons: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -53,7 +53,7 @@ impl Refusal {
             wire::set(&mut body, "Item", json!(item));
         }
         if let Some(reasons) = self.reasons {
-            wire::set(&mut body, "CancellationReasons", reasons);
+            wire::set(&mut body, "CancellationReasons", *reasons);
         }
         MockResponse::json(400, body.to_string())
     }
@@ -345,7 +345,7 @@ fn transact(state: &mut DynamoDbState, input: &Value) -> Answer {
                 "Transaction cancelled, please refer cancellation reasons for specific reasons [{}]",
                 codes.join(", ")
             ),
-            reasons: Some(Value::from(reasons)),
+            reasons: Some(Box::new(Value::from(reasons))),
             item: None,
         });
     }
