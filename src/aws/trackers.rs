@@ -336,14 +336,7 @@ fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
             counting.name("#quiet", "Quiet");
         }
     }
-    if *kind != CountKind::Opening {
-        if *is_first {
-            conditions.push("#first > :at");
-        }
-        if *is_last {
-            conditions.push("#last < :at");
-        }
-    } else {
+    if *kind == CountKind::Opening {
         sets.extend(["#quiet = :zero", "#rule = :rule", "#key = :key", "#window = :window"]);
         for (placeholder, name) in [("#quiet", "Quiet"), ("#rule", "RuleId"), ("#key", "Key"), ("#window", "Window")] {
             counting.name(placeholder, name);
@@ -353,6 +346,13 @@ fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
         counting.value(":rule", AttributeValue::S(rule.clone()));
         counting.value(":key", AttributeValue::S(key));
         counting.value(":window", number(*window));
+    } else {
+        if *is_first {
+            conditions.push("#first > :at");
+        }
+        if *is_last {
+            conditions.push("#last < :at");
+        }
     }
     for (is_so, placeholder, name, set) in
         [(is_first, "#first", "First", "#first = :at"), (is_last, "#last", "Last", "#last = :at")]
