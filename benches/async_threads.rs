@@ -159,7 +159,7 @@ fn matches(rules: &Arc<RuleSet>) {
         let facts = |(): &mut ()| detected_event(&detection, Source::default(), now, rules.hash());
         measure("read the facts of a match", raw.len(), || (), facts);
         measure("make the item", raw.len(), || (), |()| stored_item(&event, time::Duration::days(90)));
-        measure("render the alert", raw.len(), || (), |()| render(&event, &alert, rules));
+        measure("render the alert", raw.len(), || (), |()| render(&event, &alert, rules, None));
     }
 }
 

@@ -13,8 +13,13 @@
 //! 5. Otherwise: claim what is unsettled and alerts.
 //!
 //! Whatever is written settles the caller's rules that are only recorded, in the same step.
+//!
+//! A rule with a group is not alerted with the event: it is counted in a tracker ([`crate::tracker`]), in the same step
+//! as it is recorded, and `Groups` says in which. It is settled then if that was quiet; else the steps of its tracker are
+//! told before it is settled. Where an item says that a rule was counted, that is what holds, whatever another copy of
+//! the record or another rule set would say: an event counts once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +27,7 @@ use time::OffsetDateTime;
 
 use crate::alert::{StoredItem, alert_id};
 use crate::rules::Severity;
+use crate::tracker::{Count, CountKind, TrackerId, TrackerState};
 
 /// A random name of one attempt at a claim, replaced at each renewal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,6 +74,8 @@ pub struct ItemState {
     pub rules: BTreeSet<String>,
     pub settled: BTreeSet<String>,
     pub claim: Option<Claim>,
+    /// The rules that were counted, and where.
+    pub groups: BTreeMap<String, TrackerId>,
 }
 
 /// The answer of [`crate::ports::AlertStore::record`].
@@ -77,6 +85,8 @@ pub enum Recorded {
     Claimed(Claim),
     /// Every rule is settled: an earlier alert covers the event, or it is only recorded.
     Settled,
+    /// Nothing is left to alert but steps of these rules' trackers, perhaps: look at them, then settle the rules.
+    Counted(BTreeMap<String, TrackerId>),
     /// Somebody else is at it.
     Held(Claim),
 }
@@ -94,26 +104,35 @@ pub struct Mark {
 pub enum Decision {
     /// Answer with this; nothing to write.
     Answer(Recorded),
-    /// Write this, if the item is still as it was seen: not there, or with the same `SettledRules` and `Claim`.
+    /// Write this, if the item is still as it was seen: not there, or with the same `SettledRules`, `Claim` and `Groups`;
+    /// and if each tracker in which it is counted still is one for which that count is right.
     Write(Change),
 }
 
-/// What to write to an item, all at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What to write to an item and the trackers of its rules, all at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Added to `Rules`.
     pub rules: BTreeSet<String>,
-    /// Added to `SettledRules`: rules that are only recorded.
+    /// Added to `SettledRules`: rules that are only recorded, and those that are counted without reaching a step.
     pub settled: BTreeSet<String>,
     /// The new `Claim`; `None` leaves what is there.
     pub claim: Option<Claim>,
+    /// Where the event is counted; added to `Groups`.
+    pub counts: Vec<Count>,
+    /// Rules that are counted, before or now, and not settled.
+    pub open: BTreeMap<String, TrackerId>,
 }
 
 impl Change {
     /// The answer once this is written.
     #[must_use]
     pub fn answer(self) -> Recorded {
-        self.claim.map_or(Recorded::Settled, Recorded::Claimed)
+        match self.claim {
+            Some(claim) => Recorded::Claimed(claim),
+            None if self.open.is_empty() => Recorded::Settled,
+            None => Recorded::Counted(self.open),
+        }
     }
 }
 
@@ -124,6 +143,8 @@ pub struct Attempt<'a> {
     pub token: &'a ClaimToken,
     pub length: Duration,
     pub expired: Option<&'a ClaimToken>,
+    /// The trackers of the item's rules, as far as they are there.
+    pub trackers: &'a BTreeMap<TrackerId, TrackerState>,
 }
 
 impl Attempt<'_> {
@@ -136,20 +157,36 @@ impl Attempt<'_> {
         Claim { token: self.token.clone(), length: self.length, alert }
     }
 
-    fn change(&self, settled: BTreeSet<String>, claim: Option<Claim>) -> Change {
-        Change { rules: self.item.rules.keys().cloned().collect(), settled, claim }
+    /// Counts these rules of the item that have groups.
+    fn count(&self, counted: impl Fn(&str) -> bool) -> Vec<Count> {
+        let wanted = self.item.groups.iter().filter(|(rule, _)| counted(rule));
+        wanted.map(|(_, member)| Count::decide(self.trackers.get(&member.tracker), member)).collect()
+    }
+
+    fn change(&self, recorded: BTreeSet<String>, claim: Option<Claim>, counts: Vec<Count>) -> Change {
+        let (mut settled, mut open) = (recorded, BTreeMap::new());
+        for Count { membership, kind, .. } in &counts {
+            if *kind == CountKind::Quiet {
+                settled.insert(membership.rule.clone());
+            } else {
+                open.insert(membership.rule.clone(), membership.tracker.clone());
+            }
+        }
+        Change { rules: self.item.rules.keys().cloned().collect(), settled, claim, counts, open }
     }
 }
 
 /// Decides about an item, `None` where there is none yet; see the head of this module.
 #[must_use]
 pub fn decide(item: Option<&ItemState>, attempt: Attempt<'_>) -> Decision {
+    let Attempt { item: brought, .. } = attempt;
     let Some(item) = item else {
-        let claim =
-            Some(attempt.item.alerting()).filter(|rules| !rules.is_empty()).map(|rules| attempt.claim_on(rules));
-        return Decision::Write(attempt.change(attempt.item.recorded_only.clone(), claim));
+        let mut alerting = brought.alerting();
+        alerting.retain(|rule| !brought.groups.contains_key(rule));
+        let claim = Some(alerting).filter(|rules| !rules.is_empty()).map(|rules| attempt.claim_on(rules));
+        return Decision::Write(attempt.change(brought.recorded_only.clone(), claim, attempt.count(|_| true)));
     };
-    let recorded: BTreeSet<String> = attempt.item.recorded_only.difference(&item.settled).cloned().collect();
+    let recorded: BTreeSet<String> = brought.recorded_only.difference(&item.settled).cloned().collect();
     // Each rule of a claim is in `Rules`, so that an item with a live one always has something unsettled.
     let live = item.claim.as_ref().filter(|claim| !claim.alert.rules.is_subset(&item.settled));
     if let Some(claim) = live {
@@ -162,29 +199,34 @@ pub fn decide(item: Option<&ItemState>, attempt: Attempt<'_>) -> Decision {
         let taken_over = Claim { token: attempt.token.clone(), length: attempt.length, alert: claim.alert.clone() };
         // What its alert tells is settled by that: settled before, the claim would be spent and its alert untold.
         let beyond = recorded.difference(&claim.alert.rules).cloned().collect();
-        return Decision::Write(attempt.change(beyond, Some(taken_over)));
+        // What is to be counted is counted once that alert is told, which may settle it.
+        return Decision::Write(attempt.change(beyond, Some(taken_over), Vec::new()));
     }
-    let matched = item.rules.iter().chain(attempt.item.rules.keys());
-    let is_open = |rule: &&String| !item.settled.contains(*rule) && !attempt.item.recorded_only.contains(*rule);
-    let unsettled: BTreeSet<String> = matched.filter(is_open).cloned().collect();
-    if !unsettled.is_empty() {
-        return Decision::Write(attempt.change(recorded, Some(attempt.claim_on(unsettled))));
+    let is_open = |rule: &str| !item.settled.contains(rule) && !brought.recorded_only.contains(rule);
+    let counts = attempt.count(|rule| is_open(rule) && !item.groups.contains_key(rule));
+    let is_counted = |rule: &str| item.groups.contains_key(rule) || brought.groups.contains_key(rule);
+    let matched = item.rules.iter().chain(brought.rules.keys());
+    let untold: BTreeSet<String> = matched.filter(|rule| is_open(rule) && !is_counted(rule)).cloned().collect();
+    let claim = Some(untold).filter(|rules| !rules.is_empty()).map(|rules| attempt.claim_on(rules));
+    let mut open: BTreeMap<_, _> = item.groups.clone();
+    open.retain(|rule, _| is_open(rule));
+    if claim.is_some() || !recorded.is_empty() || !counts.is_empty() {
+        let mut change = attempt.change(recorded, claim, counts);
+        change.open.extend(open);
+        return Decision::Write(change);
     }
-    if recorded.is_empty() {
-        return Decision::Answer(Recorded::Settled);
-    }
-    Decision::Write(attempt.change(recorded, None))
+    Decision::Answer(if open.is_empty() { Recorded::Settled } else { Recorded::Counted(open) })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
     use time::macros::datetime;
 
     use super::*;
     use crate::alert::{EventKey, Facts, Source, StoredEvent};
+    use crate::rules::Group;
+    use crate::tracker::{CrossAttempt, CrossDecision, Membership, decide_crossing, membership, quiet_after};
 
     const LENGTH: Duration = Duration::from_secs(30);
 
@@ -198,6 +240,7 @@ mod tests {
             facts: Facts::default(),
             rules: rules.iter().map(|(id, severity)| ((*id).to_owned(), *severity)).collect(),
             recorded_only: set(recorded_only),
+            groups: BTreeMap::new(),
             event: StoredEvent::Omitted,
             source: Source::default(),
             rule_set_hash: String::new(),
@@ -218,12 +261,15 @@ mod tests {
     }
 
     fn state(rules: &[&str], settled: &[&str], claim: Option<Claim>) -> ItemState {
-        ItemState { rules: set(rules), settled: set(settled), claim }
+        ItemState { rules: set(rules), settled: set(settled), claim, groups: BTreeMap::new() }
     }
 
     fn decided(state: Option<&ItemState>, item: &StoredItem, expired: Option<&str>) -> Decision {
         let (token, expired) = (ClaimToken("mine".to_owned()), expired.map(|text| ClaimToken(text.to_owned())));
-        decide(state, Attempt { item, token: &token, length: LENGTH, expired: expired.as_ref() })
+        decide(
+            state,
+            Attempt { item, token: &token, length: LENGTH, expired: expired.as_ref(), trackers: &BTreeMap::new() },
+        )
     }
 
     fn written(state: Option<&ItemState>, item: &StoredItem, expired: Option<&str>) -> Change {
@@ -240,7 +286,7 @@ mod tests {
         assert_eq!(both.claim, Some(claim("mine", &["a"])));
 
         let only = written(None, &plain(&["s"], &["s"]), None);
-        assert_eq!(only, Change { rules: set(&["s"]), settled: set(&["s"]), claim: None });
+        assert_eq!(only, Change { rules: set(&["s"]), settled: set(&["s"]), claim: None, ..Change::default() });
         assert_eq!(only.answer(), Recorded::Settled);
     }
 
@@ -261,7 +307,7 @@ mod tests {
         let spent = Some(claim("theirs", &["a"]));
         let item = plain(&["a", "s"], &["s"]);
         let change = written(Some(&state(&["a"], &["a"], spent.clone())), &item, None);
-        assert_eq!(change, Change { rules: set(&["a", "s"]), settled: set(&["s"]), claim: None });
+        assert_eq!(change, Change { rules: set(&["a", "s"]), settled: set(&["s"]), claim: None, ..Change::default() });
         let after = state(&["a", "s"], &["a", "s"], spent);
         assert_eq!(decided(Some(&after), &item, None), Decision::Answer(Recorded::Settled), "nothing is written twice");
     }
@@ -296,60 +342,196 @@ mod tests {
         assert_eq!(decided(Some(&recorded), &plain(&["s"], &[]), None), Decision::Answer(Recorded::Settled));
     }
 
-    /// Up to four rules, and which of them are only recorded.
+    /// A rule's way in one rule set.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Way {
+        Alert,
+        Shadow,
+        /// In one of two groups.
+        Group(u8),
+    }
+
+    fn member(rule: &str, group: u8) -> Membership {
+        let group = Group { by: vec!["a".to_owned()], window: format!("{group}h") };
+        membership(rule, &group, b"{}", datetime!(2024-05-01 12:00 UTC), Some("StopLogging"), None)
+    }
+
+    fn with_groups(item: StoredItem, rules: &[&str]) -> StoredItem {
+        StoredItem { groups: rules.iter().map(|rule| ((*rule).to_owned(), member(rule, 1))).collect(), ..item }
+    }
+
+    /// Up to four rules, and their ways.
     fn any_item() -> impl Strategy<Value = StoredItem> {
         let rule = prop::sample::select(vec!["a", "b", "c", "d"]);
-        prop::collection::btree_map(rule, any::<bool>(), 1..=4).prop_map(|modes: BTreeMap<_, _>| {
-            let rules: Vec<_> = modes.keys().copied().collect();
-            let shadow: Vec<_> = modes.iter().filter(|(_, shadow)| **shadow).map(|(id, _)| *id).collect();
-            plain(&rules, &shadow)
+        let way = prop::sample::select(vec![Way::Alert, Way::Shadow, Way::Group(1), Way::Group(1), Way::Group(2)]);
+        prop::collection::btree_map(rule, way, 1..=4).prop_map(|ways: BTreeMap<_, _>| {
+            let rules: Vec<_> = ways.keys().copied().collect();
+            let shadow: Vec<_> = ways.iter().filter(|(_, way)| **way == Way::Shadow).map(|(id, _)| *id).collect();
+            let grouped = ways.iter().filter_map(|(id, way)| match way {
+                Way::Group(group) => Some(((*id).to_owned(), member(id, *group))),
+                _ => None,
+            });
+            StoredItem { groups: grouped.collect(), ..plain(&rules, &shadow) }
         })
+    }
+
+    /// A table with one event, and whoever works on it.
+    #[derive(Default)]
+    struct Table {
+        item: Option<ItemState>,
+        trackers: BTreeMap<TrackerId, TrackerState>,
+        /// The rules of each alert of the event.
+        told: Vec<BTreeSet<String>>,
+        steps: Vec<(TrackerId, u64)>,
+    }
+
+    impl Table {
+        fn record(&mut self, event: &StoredItem, token: &ClaimToken, expired: Option<&ClaimToken>) -> Recorded {
+            let attempt = Attempt { item: event, token, length: LENGTH, expired, trackers: &self.trackers };
+            match decide(self.item.as_ref(), attempt) {
+                Decision::Answer(answer) => answer,
+                Decision::Write(change) => {
+                    let item = self.item.get_or_insert_default();
+                    item.rules.extend(change.rules.clone());
+                    item.settled.extend(change.settled.clone());
+                    item.claim = change.claim.clone().or(item.claim.take());
+                    for count in &change.counts {
+                        let member = &count.membership;
+                        item.groups.insert(member.rule.clone(), member.tracker.clone());
+                        let before = self.trackers.remove(&member.tracker);
+                        self.trackers.insert(member.tracker.clone(), count.applied(before));
+                    }
+                    change.answer()
+                }
+            }
+        }
+
+        /// Tells what is due, or dies with a claim on it; gives whether it lives.
+        fn cross(&mut self, tracker: &TrackerId, token: &ClaimToken, dies: bool) -> bool {
+            let state = self.trackers.get_mut(tracker).unwrap();
+            // Whoever held a claim before is dead.
+            let expired = state.claim.as_ref().map(|claim| claim.token.clone());
+            let (rule, severity, expired) = (&state.rule.clone(), Severity::High, expired.as_ref());
+            let attempt = CrossAttempt { tracker, rule, severity, token, length: LENGTH, expired };
+            match decide_crossing(Some(state), attempt) {
+                CrossDecision::Clear => true,
+                CrossDecision::Write(claim) => {
+                    state.claim = Some(claim);
+                    if !dies {
+                        self.steps.push((tracker.clone(), state.step()));
+                        state.quiet = quiet_after(state.step());
+                    }
+                    !dies
+                }
+                other => panic!("nobody else lives: {other:?}"),
+            }
+        }
     }
 
     proptest! {
         /// One process after another records the event under rules of its own; each may die with its claim, or publish.
         #[test]
         fn whatever_came_before_an_event_ends_settled(attempts in prop::collection::vec((any_item(), any::<bool>()), 1..8)) {
-            let mut item: Option<ItemState> = None;
-            let (mut told, mut alertable) = (Vec::new(), BTreeSet::new());
+            let (mut table, mut alertable) = (Table::default(), BTreeSet::new());
             for (number, (event, dies)) in attempts.into_iter().enumerate() {
                 alertable.extend(event.alerting());
                 // Whoever held a claim before is dead.
-                let expired = item.as_ref().and_then(|item| item.claim.as_ref()).map(|claim| claim.token.clone());
-                for round in 0..4 {
+                let claim = table.item.as_ref().and_then(|item| item.claim.as_ref());
+                let expired = claim.map(|claim| claim.token.clone());
+                for round in 0..6 {
                     let token = ClaimToken(format!("{number}.{round}"));
-                    let attempt = Attempt { item: &event, token: &token, length: LENGTH, expired: expired.as_ref() };
-                    let answer = match decide(item.as_ref(), attempt) {
-                        Decision::Answer(answer) => answer,
-                        Decision::Write(change) => {
-                            let item = item.get_or_insert_default();
-                            item.rules.extend(change.rules.clone());
-                            item.settled.extend(change.settled.clone());
-                            item.claim = change.claim.clone().or(item.claim.take());
-                            change.answer()
-                        }
-                    };
-                    let now = item.as_mut().unwrap();
-                    match answer {
+                    match table.record(&event, &token, expired.as_ref()) {
                         Recorded::Claimed(_) if dies => break,
                         Recorded::Claimed(claim) => {
-                            now.settled.extend(claim.alert.rules.clone());
-                            told.push(claim.alert.rules);
+                            table.item.as_mut().unwrap().settled.extend(claim.alert.rules.clone());
+                            table.told.push(claim.alert.rules);
+                        }
+                        Recorded::Counted(open) => {
+                            prop_assert!(!open.is_empty());
+                            if !open.values().all(|tracker| table.cross(tracker, &token, dies)) {
+                                break;
+                            }
+                            table.item.as_mut().unwrap().settled.extend(open.into_keys());
                         }
                         Recorded::Settled => {
+                            let now = table.item.as_ref().unwrap();
                             prop_assert!(now.rules.is_subset(&now.settled), "{now:?}");
                             prop_assert!(event.rules.keys().all(|rule| now.rules.contains(rule)), "{now:?}");
                             break;
                         }
                         Recorded::Held(claim) => prop_assert!(false, "nobody else lives, and {claim:?} is in the way"),
                     }
-                    prop_assert!(round < 3, "it never ends");
+                    prop_assert!(round < 5, "it never ends");
                 }
             }
-            let count: usize = told.iter().map(BTreeSet::len).sum();
-            let told: BTreeSet<String> = told.into_iter().flatten().collect();
+            let count: usize = table.told.iter().map(BTreeSet::len).sum();
+            let told: BTreeSet<String> = table.told.into_iter().flatten().collect();
             prop_assert_eq!(told.len(), count, "a rule is told once");
             prop_assert!(told.is_subset(&alertable), "what was only ever recorded is never told");
+            let groups = table.item.unwrap().groups;
+            prop_assert!(groups.keys().all(|rule| !told.contains(rule)), "alerted by itself and with its group");
+            let counted: BTreeMap<_, _> = table.trackers.iter().map(|(id, state)| (id.clone(), state.count)).collect();
+            prop_assert_eq!(counted, groups.into_values().map(|tracker| (tracker, 1)).collect(), "an event counts once");
+            let steps: BTreeSet<_> = table.steps.iter().collect();
+            prop_assert_eq!(steps.len(), table.steps.len(), "a step is told once");
         }
+    }
+
+    #[test]
+    fn a_rule_with_a_group_is_counted_as_its_event_is_stored() {
+        let item = with_groups(plain(&["a", "g", "s"], &["s"]), &["g"]);
+        let change = written(None, &item, None);
+        assert_eq!((&change.settled, &change.claim), (&set(&["s"]), &Some(claim("mine", &["a"]))));
+        assert_eq!((change.counts.len(), change.counts[0].kind), (1, CountKind::Opening));
+        let open = BTreeMap::from([("g".to_owned(), member("g", 1).tracker)]);
+        assert_eq!(change.open, open);
+
+        // Counted, and not counted again.
+        let counted = ItemState { groups: open.clone(), ..state(&["a", "g", "s"], &["a", "s"], None) };
+        assert_eq!(decided(Some(&counted), &item, None), Decision::Answer(Recorded::Counted(open)));
+        let covered = ItemState { settled: set(&["a", "g", "s"]), ..counted };
+        assert_eq!(decided(Some(&covered), &item, None), Decision::Answer(Recorded::Settled));
+    }
+
+    #[test]
+    fn a_rule_that_reaches_no_step_is_settled_as_it_is_counted() {
+        let item = with_groups(plain(&["g"], &[]), &["g"]);
+        let tracker = TrackerState { count: 8, quiet: 9, ..TrackerState::default() };
+        for (count, quiet) in [(8, true), (9, false), (40, false)] {
+            let tracker = TrackerState { count, ..tracker.clone() };
+            let trackers = BTreeMap::from([(member("g", 1).tracker, tracker)]);
+            let token = ClaimToken("mine".to_owned());
+            let attempt = Attempt { item: &item, token: &token, length: LENGTH, expired: None, trackers: &trackers };
+            let Decision::Write(change) = decide(None, attempt) else { panic!("it is not there yet") };
+            assert_eq!(change.settled.contains("g"), quiet, "{count}");
+            assert_eq!(change.answer() == Recorded::Settled, quiet, "{count}");
+        }
+    }
+
+    #[test]
+    fn an_event_stays_in_the_group_that_counted_it() {
+        let counted = ItemState {
+            groups: BTreeMap::from([("g".to_owned(), member("g", 2).tracker)]),
+            ..state(&["g"], &[], None)
+        };
+        let open = Decision::Answer(Recorded::Counted(counted.groups.clone()));
+        // Whatever another copy or rule set says: another window, no group, or not even the rule.
+        assert_eq!(decided(Some(&counted), &with_groups(plain(&["g"], &[]), &["g"]), None), open);
+        assert_eq!(decided(Some(&counted), &plain(&["g"], &[]), None), open);
+        let change = written(Some(&counted), &plain(&["a"], &[]), None);
+        assert_eq!((change.claim, change.open), (Some(claim("mine", &["a"])), counted.groups.clone()));
+        // On trial by now: settled without an alert.
+        let change = written(Some(&counted), &plain(&["g"], &["g"]), None);
+        assert_eq!((change.settled, change.open.len()), (set(&["g"]), 0));
+    }
+
+    #[test]
+    fn a_rule_that_was_claimed_before_it_had_a_group_is_not_counted() {
+        let dead = state(&["g"], &[], Some(claim("dead", &["g"])));
+        let item = with_groups(plain(&["g"], &[]), &["g"]);
+        let taken = written(Some(&dead), &item, Some("dead"));
+        assert_eq!((taken.counts.len(), taken.claim), (0, Some(claim("mine", &["g"]))));
+        let told = state(&["g"], &["g"], Some(claim("mine", &["g"])));
+        assert_eq!(decided(Some(&told), &item, None), Decision::Answer(Recorded::Settled));
     }
 }

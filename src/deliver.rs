@@ -2,11 +2,13 @@
 //!
 //! For each batch of detected events:
 //!
-//! 1. *Record*: store each event and claim its unsettled rules. An event may turn out to be settled (an earlier alert
-//!    covers it, or it is only recorded) or held by somebody else: another process, or another message of this one
-//!    ([`InWork`]).
-//! 2. *Publish* what was claimed, in as few calls as possible, and *mark* each alert that was accepted.
-//! 3. Only then, holding no claim, wait for what others hold: until they settled it, or their token stood still for
+//! 1. *Record*: store each event, count it in the trackers of its rules with groups, and claim its other unsettled rules.
+//!    An event may turn out to be settled (an earlier alert covers it, it is only recorded, or its count reaches no step)
+//!    or held by somebody else: another process, or another message of this one ([`InWork`]).
+//! 2. *Cross*: of the trackers that may have reached a step, claim the step.
+//! 3. *Publish* what was claimed, in as few calls as possible, and *mark* each alert that was accepted.
+//! 4. *Settle* the counted rules of each event whose trackers have no step left to tell.
+//! 5. Only then, holding no claim, wait for what others hold: until they settled it, or their token stood still for
 //!    the length of their claim, which is then taken over with exactly its alert.
 //!
 //! So nobody waits for a claim while holding another, and two objects that hold the same events in opposite order
@@ -31,7 +33,8 @@ use crate::metrics::Metrics;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
 use crate::retry::{Backoff, GaveUp, Interruption, Until, call_for_message, persist, sleep, tell_refusals};
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, Severity};
+use crate::tracker::{CrossAttempt, Crossed, Crossing, TrackerId};
 
 /// How long a claim's token must stand still before others may take it over.
 pub const CLAIM_LENGTH: Duration = Duration::from_secs(30);
@@ -44,6 +47,7 @@ const PUBLISH_BATCH: usize = 10;
 
 const PUBLISH: &str = "sns:PublishBatch";
 const RECORD: (Dependency, &str) = (Dependency::Store, "dynamodb:PutItem");
+const TRANSACT: (Dependency, &str) = (Dependency::Store, "dynamodb:TransactWriteItems");
 const UPDATE: (Dependency, &str) = (Dependency::Store, "dynamodb:UpdateItem");
 
 /// Proof that everything a message names was stored, and all of it that alerts was alerted or is covered by an earlier
@@ -137,11 +141,19 @@ impl Delivery {
         let length = events.iter().map(|event| event.record.len()).sum();
         let pending = move |event| {
             let item = stored_item(&event, retention);
-            Pending { event, item, seen: None, told: BTreeSet::new() }
+            Pending { event: Arc::new(event), item, seen: None, told: BTreeSet::new(), open: BTreeMap::new() }
         };
         let work = move || events.into_iter().map(pending).collect();
         let work = context.env.compute.run_for(length, work).await;
-        let settled = Batch { context, lease, rules, refused: &mut self.refused }.settle(work).await;
+        let batch = Batch {
+            context,
+            lease,
+            rules,
+            refused: &mut self.refused,
+            steps_seen: BTreeMap::new(),
+            refused_steps: BTreeSet::new(),
+        };
+        let settled = batch.settle(work).await;
         self.interrupted |= settled.is_err();
         settled
     }
@@ -149,29 +161,114 @@ impl Delivery {
 
 /// An event that is not settled yet.
 struct Pending {
-    event: DetectedEvent,
+    event: Arc<DetectedEvent>,
     item: StoredItem,
     /// Somebody else's claim, and since when its token stands still before our eyes.
-    seen: Option<(Claim, Instant)>,
+    seen: Option<Standing>,
     /// The rules that this delivery alerted of it. An alert that was taken over may leave some of its rules untold.
     told: BTreeSet<String>,
+    /// Rules that are counted and not settled. Where there are any, all else is.
+    open: BTreeMap<String, TrackerId>,
 }
 
-/// An event whose claim is ours.
+type Standing = (Claim, Instant);
+
+/// Whose alert a claim is on.
+enum Subject {
+    Event(Box<Pending>),
+    /// A step of a tracker, told with one of its events.
+    Step(Box<Crossing>, Arc<DetectedEvent>),
+}
+
+impl Subject {
+    fn key(&self) -> EventKey {
+        match self {
+            Self::Event(pending) => pending.item.key.clone(),
+            Self::Step(crossing, _) => crossing.tracker.key(),
+        }
+    }
+
+    fn event(&self) -> &DetectedEvent {
+        match self {
+            Self::Event(pending) => &pending.event,
+            Self::Step(_, event) => event,
+        }
+    }
+
+    fn crossing(&self) -> Option<&Crossing> {
+        match self {
+            Self::Event(_) => None,
+            Self::Step(crossing, _) => Some(crossing),
+        }
+    }
+}
+
+/// A claim that is ours.
 struct Claimed {
-    pending: Pending,
+    subject: Subject,
     claim: Claim,
     /// From before the first call that may have taken or renewed it.
     since: Instant,
     _here: Here,
 }
 
-/// The events that messages of this process are recording, publishing or marking. Others of its messages wait for them
-/// here, without asking the store: cheaper, and one process never races itself.
-#[derive(Clone, Debug, Default)]
-pub struct InWork(Arc<Mutex<BTreeSet<EventKey>>>);
+/// What publishing left.
+#[derive(Default)]
+struct Outcome {
+    /// Events that are not settled by it.
+    left: Vec<Pending>,
+    /// Trackers of which no step is due any more.
+    clear: BTreeSet<TrackerId>,
+}
 
-/// An event is this message's, as far as this process goes.
+impl Outcome {
+    fn lose(&mut self, subject: Subject) {
+        match subject {
+            Subject::Event(pending) => self.left.push(*pending),
+            // The events that wait for it are looked after by themselves.
+            Subject::Step(..) => {}
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.left.extend(other.left);
+        self.clear.extend(other.clear);
+    }
+}
+
+/// The events and trackers that messages of this process are recording, publishing or marking. Others of its messages
+/// wait for them here, without asking the store: cheaper, and one process never races itself.
+#[derive(Clone, Debug, Default)]
+pub struct InWork {
+    keys: Arc<Mutex<BTreeSet<EventKey>>>,
+    lanes: Arc<Lanes>,
+}
+
+/// Events that are counted in one tracker are recorded one after another: a table refuses one of two transactions that
+/// meet at an item.
+#[derive(Debug)]
+struct Lanes([tokio::sync::Mutex<()>; LANES]);
+
+const LANES: usize = 64;
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl Lanes {
+    /// Waits for these lanes, in one order for all.
+    async fn enter(&self, lanes: BTreeSet<usize>) -> Vec<tokio::sync::MutexGuard<'_, ()>> {
+        let mut entered = Vec::with_capacity(lanes.len());
+        for lane in lanes.into_iter().filter_map(|at| self.0.get(at)) {
+            entered.push(lane.lock().await);
+        }
+        entered
+    }
+}
+
+/// An event or tracker is this message's, as far as this process goes.
 #[derive(Debug)]
 struct Here {
     in_work: InWork,
@@ -179,15 +276,15 @@ struct Here {
 }
 
 impl InWork {
-    /// `None` while another message of this process has the event.
+    /// `None` while another message of this process has the event or tracker.
     fn enter(&self, key: &EventKey) -> Option<Here> {
-        lock(&self.0).insert(key.clone()).then(|| Here { in_work: self.clone(), key: key.clone() })
+        lock(&self.keys).insert(key.clone()).then(|| Here { in_work: self.clone(), key: key.clone() })
     }
 }
 
 impl Drop for Here {
     fn drop(&mut self) {
-        lock(&self.in_work.0).remove(&self.key);
+        lock(&self.in_work.keys).remove(&self.key);
     }
 }
 
@@ -196,6 +293,16 @@ enum Next {
     Settled,
     Claimed(Box<Claimed>),
     Held(Box<Pending>),
+    /// Only steps of trackers are left.
+    Counted(Box<Pending>),
+}
+
+/// What was recorded.
+#[derive(Default)]
+struct Round {
+    claimed: Vec<Claimed>,
+    held: Vec<Pending>,
+    counted: Vec<Pending>,
 }
 
 struct Batch<'a> {
@@ -203,6 +310,10 @@ struct Batch<'a> {
     lease: &'a Lease,
     rules: &'a Arc<RuleSet>,
     refused: &'a mut Option<String>,
+    /// Somebody else's claims on steps, and since when their tokens stand still before our eyes.
+    steps_seen: BTreeMap<TrackerId, Standing>,
+    /// Trackers of which a step cannot be told.
+    refused_steps: BTreeSet<TrackerId>,
 }
 
 impl Batch<'_> {
@@ -210,10 +321,14 @@ impl Batch<'_> {
         // Others hold a claim for a publish and a mark: it is worth looking soon, and then less and less often.
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            let claimed;
-            (claimed, pending) = self.record(pending).await?;
-            let lost = self.publish(claimed).await?;
-            pending.extend(lost);
+            let Round { mut claimed, held, counted } = self.record(pending).await?;
+            let (steps, mut clear) = self.cross(&counted).await?;
+            claimed.extend(steps);
+            let published = self.publish(claimed).await?;
+            clear.extend(published.clear);
+            pending = self.cover(counted, &clear).await?;
+            pending.extend(held);
+            pending.extend(published.left);
             if pending.is_empty() {
                 return Ok(());
             }
@@ -221,9 +336,10 @@ impl Batch<'_> {
         }
     }
 
-    /// Records every event. Gives what is ours to publish, and what somebody else holds.
-    async fn record(&mut self, pending: Vec<Pending>) -> Result<(Vec<Claimed>, Vec<Pending>), Interruption> {
+    /// Records every event that has more to settle than steps of trackers.
+    async fn record(&mut self, pending: Vec<Pending>) -> Result<Round, Interruption> {
         let (context, lease) = (self.context, self.lease);
+        let (counted, pending): (Vec<_>, Vec<_>) = pending.into_iter().partition(|it| !it.open.is_empty());
         let outcomes: Vec<_> = futures_util::stream::iter(pending)
             .map(|pending| async move {
                 let key = pending.item.key.clone();
@@ -232,28 +348,109 @@ impl Batch<'_> {
             .buffered(STORE_CALLS)
             .collect()
             .await;
-        let (mut claimed, mut held) = (Vec::new(), Vec::new());
+        let mut round = Round { counted, ..Round::default() };
         let mut interruption = None;
         for (key, outcome) in outcomes {
             match outcome {
                 Ok(Next::Settled) => {}
-                Ok(Next::Claimed(one)) => claimed.push(*one),
-                Ok(Next::Held(one)) => held.push(*one),
+                Ok(Next::Claimed(one)) => round.claimed.push(*one),
+                Ok(Next::Held(one)) => round.held.push(*one),
+                Ok(Next::Counted(one)) => round.counted.push(*one),
                 Err(GaveUp::Refused(error)) => self.refuse(&key, &error),
                 Err(GaveUp::Interrupted(why)) => interruption = Some(why),
             }
         }
-        match interruption {
-            // Claims taken meanwhile are left to whoever takes them over.
-            Some(why) => Err(why),
-            None => Ok((claimed, held)),
-        }
+        // Claims taken meanwhile are left to whoever takes them over.
+        interruption.map_or(Ok(round), Err)
     }
 
-    /// Publishes and marks every claimed alert. Gives the events whose claims were lost meanwhile, and those of which an
-    /// alert that was taken over did not tell every rule.
-    async fn publish(&mut self, claimed: Vec<Claimed>) -> Result<Vec<Pending>, Interruption> {
-        let mut lost = Vec::new();
+    /// Looks at each tracker that these events are counted in. Gives the steps that are ours to tell, and the trackers of
+    /// which none is due.
+    async fn cross(&mut self, counted: &[Pending]) -> Result<(Vec<Claimed>, BTreeSet<TrackerId>), Interruption> {
+        let (context, lease) = (self.context, self.lease);
+        let mut asked: BTreeMap<TrackerId, Question> = BTreeMap::new();
+        for pending in counted {
+            for (rule, tracker) in pending.open.iter().filter(|(_, tracker)| !self.refused_steps.contains(*tracker)) {
+                asked.entry(tracker.clone()).or_insert_with(|| Question {
+                    tracker: tracker.clone(),
+                    rule: rule.clone(),
+                    severity: pending.item.rules.get(rule).copied().unwrap_or(pending.item.severity()),
+                    event: Arc::clone(&pending.event),
+                    seen: self.steps_seen.remove(tracker),
+                });
+            }
+        }
+        let outcomes: Vec<_> = futures_util::stream::iter(asked.into_values())
+            .map(|question| async move {
+                let (tracker, key) = (question.tracker.clone(), question.event.key.clone());
+                (tracker, key, cross_one(context, lease, question).await)
+            })
+            .buffered(STORE_CALLS)
+            .collect()
+            .await;
+        let (mut steps, mut clear, mut interruption) = (Vec::new(), BTreeSet::new(), None);
+        for (tracker, key, outcome) in outcomes {
+            match outcome {
+                Ok(Look::Clear) => _ = clear.insert(tracker),
+                Ok(Look::Claimed(one)) => steps.push(*one),
+                Ok(Look::Held(seen)) => self.steps_seen.extend(seen.map(|seen| (tracker, seen))),
+                Err(GaveUp::Refused(error)) => {
+                    self.refused_steps.insert(tracker);
+                    self.refuse(&key, &error);
+                }
+                Err(GaveUp::Interrupted(why)) => interruption = Some(why),
+            }
+        }
+        interruption.map_or(Ok((steps, clear)), Err)
+    }
+
+    /// Settles the rules of these events whose trackers have nothing left to tell. Gives the events that have more.
+    async fn cover(
+        &mut self,
+        counted: Vec<Pending>,
+        clear: &BTreeSet<TrackerId>,
+    ) -> Result<Vec<Pending>, Interruption> {
+        let (context, lease) = (self.context, self.lease);
+        let mut work = Vec::new();
+        for mut pending in counted {
+            let refused = |tracker: &TrackerId| self.refused_steps.contains(tracker);
+            let covered = pending.open.iter().filter(|(_, tracker)| clear.contains(*tracker));
+            let covered: BTreeSet<String> = covered.map(|(rule, _)| rule.clone()).collect();
+            pending.open.retain(|_, tracker| !clear.contains(tracker) && !refused(tracker));
+            work.push((pending, covered));
+        }
+        let outcomes: Vec<_> = futures_util::stream::iter(work)
+            .map(|(pending, covered)| async move {
+                let key = pending.item.key.clone();
+                if !covered.is_empty() {
+                    let settled = persist(context, UPDATE, &key.event_id, Until::Held(lease), || {
+                        context.ports.store.settle(&key, &covered)
+                    });
+                    if let Err(why) = settled.await {
+                        return (key, Err(why));
+                    }
+                }
+                (key, Ok(pending))
+            })
+            .buffered(STORE_CALLS)
+            .collect()
+            .await;
+        let (mut left, mut interruption) = (Vec::new(), None);
+        for (key, outcome) in outcomes {
+            match outcome {
+                Ok(pending) if pending.open.is_empty() => {}
+                Ok(pending) => left.push(pending),
+                Err(GaveUp::Refused(error)) => self.refuse(&key, &error),
+                Err(GaveUp::Interrupted(why)) => interruption = Some(why),
+            }
+        }
+        interruption.map_or(Ok(left), Err)
+    }
+
+    /// Publishes and marks every claimed alert. Leaves the events whose claims were lost meanwhile, and those of which
+    /// not every rule is told yet.
+    async fn publish(&mut self, claimed: Vec<Claimed>) -> Result<Outcome, Interruption> {
+        let mut outcome = Outcome::default();
         let mut queue = claimed.into_iter().peekable();
         let mut next: Option<(Claimed, Outbound)> = None;
         while next.is_some() || queue.peek().is_some() {
@@ -274,32 +471,35 @@ impl Batch<'_> {
                 size += alert.size();
                 batch.push((claimed, alert));
             }
-            lost.extend(self.publish_batch(batch).await?);
+            outcome.add(self.publish_batch(batch).await?);
         }
-        Ok(lost)
+        Ok(outcome)
     }
 
     async fn render(&self, claimed: Claimed) -> (Claimed, Outbound) {
         let rules = Arc::clone(self.rules);
-        let length = claimed.pending.event.record.len();
+        let length = claimed.subject.event().record.len();
         let work = move || {
-            let alert = render(&claimed.pending.event, &claimed.claim.alert, &rules);
+            let (event, crossing) = (claimed.subject.event(), claimed.subject.crossing());
+            let alert = render(event, &claimed.claim.alert, &rules, crossing);
             (claimed, alert)
         };
         self.context.env.compute.run_for(length, work).await
     }
 
-    /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours. Gives what is left.
-    async fn publish_batch(&mut self, batch: Vec<(Claimed, Outbound)>) -> Result<Vec<Pending>, Interruption> {
-        let mut lost = Vec::new();
+    /// Publishes until every alert of the batch is accepted and marked, refused, or no longer ours.
+    async fn publish_batch(&mut self, batch: Vec<(Claimed, Outbound)>) -> Result<Outcome, Interruption> {
+        let mut outcome = Outcome::default();
         let mut open = batch;
         let mut backoff = Backoff::default();
         let mut retrying = None;
         loop {
             let (kept, taken) = self.keep_claims(open).await?;
-            lost.extend(taken);
+            for subject in taken {
+                outcome.lose(subject);
+            }
             if kept.is_empty() {
-                return Ok(lost);
+                return Ok(outcome);
             }
             let (claims, alerts): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
             let results = self.context.ports.publisher.publish(&alerts);
@@ -311,13 +511,13 @@ impl Batch<'_> {
                     let refused_together = error.class == ErrorClass::Permanent && alerts.len() > 1;
                     if refused_together {
                         for one in claims.into_iter().zip(alerts) {
-                            lost.extend(Box::pin(self.publish_batch(vec![one])).await?);
+                            outcome.add(Box::pin(self.publish_batch(vec![one])).await?);
                         }
-                        return Ok(lost);
+                        return Ok(outcome);
                     }
                     if error.class == ErrorClass::Permanent {
-                        if claims.first().is_none_or(|claimed| self.is_refused(&claimed.pending.item.key, &error)) {
-                            return Ok(lost);
+                        if claims.first().is_none_or(|claimed| self.is_refused(claimed, &error)) {
+                            return Ok(outcome);
                         }
                     } else {
                         self.count_failures(error.class, alerts.len());
@@ -334,12 +534,11 @@ impl Batch<'_> {
                 match results.next() {
                     Some(Ok(id)) => accepted.push((claimed, id)),
                     Some(Err(error)) if error.class == ErrorClass::Permanent => {
-                        let key = &claimed.pending.item.key;
                         if accepted_any {
-                            // Others are accepted: it is this event's own fault.
+                            // Others are accepted: it is this alert's own fault.
                             self.count_failures(error.class, 1);
-                            self.refuse(key, &error);
-                        } else if !self.is_refused(key, &error) {
+                            self.refuse_alert(&claimed, &error);
+                        } else if !self.is_refused(&claimed, &error) {
                             again.push((claimed, alert));
                         }
                     }
@@ -356,9 +555,9 @@ impl Batch<'_> {
             if accepted_any && self.context.health.accepted(Dependency::Publisher, PUBLISH) {
                 tracing::info!("alerts are accepted again");
             }
-            lost.extend(self.mark(accepted).await?);
+            outcome.add(self.mark(accepted).await?);
             if again.is_empty() {
-                return Ok(lost);
+                return Ok(outcome);
             }
             open = again;
             retrying.get_or_insert_with(|| self.context.health.retrying(Dependency::Publisher));
@@ -366,11 +565,11 @@ impl Batch<'_> {
         }
     }
 
-    /// Renews the claims that are no longer fresh. Gives the ones that are ours, and the events of those that are not.
+    /// Renews the claims that are no longer fresh. Gives the ones that are ours, and what those were on that are not.
     async fn keep_claims(
         &mut self,
         open: Vec<(Claimed, Outbound)>,
-    ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Pending>), Interruption> {
+    ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Subject>), Interruption> {
         let (context, lease) = (self.context, self.lease);
         let (mut kept, mut lost) = (open, Vec::new());
         // Renewing some may take so long that others become stale meanwhile.
@@ -388,8 +587,8 @@ impl Batch<'_> {
             for (claimed, alert, ours) in renewed {
                 match ours {
                     Ok(true) => kept.push((claimed, alert)),
-                    Ok(false) => lost.push(claimed.pending),
-                    Err(GaveUp::Refused(error)) => self.refuse(&claimed.pending.item.key, &error),
+                    Ok(false) => lost.push(claimed.subject),
+                    Err(GaveUp::Refused(error)) => self.refuse_alert(&claimed, &error),
                     Err(GaveUp::Interrupted(why)) => return Err(why),
                 }
             }
@@ -397,37 +596,54 @@ impl Batch<'_> {
         Ok((kept, lost))
     }
 
-    /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile. Gives the events that
+    /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile. Leaves the events that
     /// have rules of which nothing was told yet.
-    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Vec<Pending>, Interruption> {
+    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Outcome, Interruption> {
         let context = self.context;
         let outcomes: Vec<_> = futures_util::stream::iter(accepted)
             .map(|(claimed, id)| async move {
-                let key = claimed.pending.item.key.clone();
+                let key = claimed.subject.event().key.clone();
                 (key, mark_one(context, claimed, id).await)
             })
             .buffered(STORE_CALLS)
             .collect()
             .await;
-        let (mut untold, mut interruption) = (Vec::new(), None);
-        for (key, outcome) in outcomes {
-            match outcome {
-                // What is only recorded was settled with the claim.
-                Ok(pending) if pending.item.alerting().is_subset(&pending.told) => {}
-                Ok(pending) => untold.push(pending),
-                Err(GaveUp::Refused(error)) => self.refuse(&key, &error),
-                Err(GaveUp::Interrupted(why)) => interruption = Some(why),
+        let (mut outcome, mut interruption) = (Outcome::default(), None);
+        for (key, marked) in outcomes {
+            match marked {
+                Ok(Marked::Event(pending)) => {
+                    // What is only recorded was settled with the claim.
+                    if !pending.item.alerting().is_subset(&pending.told) {
+                        outcome.left.push(*pending);
+                    }
+                }
+                Ok(Marked::Step { tracker, is_clear }) => {
+                    if is_clear {
+                        outcome.clear.insert(tracker);
+                    }
+                }
+                Err((tracker, GaveUp::Refused(error))) => {
+                    self.refused_steps.extend(tracker);
+                    self.refuse(&key, &error);
+                }
+                Err((_, GaveUp::Interrupted(why))) => interruption = Some(why),
             }
         }
-        interruption.map_or(Ok(untold), Err)
+        interruption.map_or(Ok(outcome), Err)
     }
 
-    /// Whether SNS refuses this event for its own sake; else the process is at fault, and the alert is tried again.
-    fn is_refused(&mut self, key: &EventKey, error: &PortError) -> bool {
+    fn refuse_alert(&mut self, claimed: &Claimed, error: &PortError) {
+        self.refused_steps.extend(claimed.subject.crossing().map(|crossing| crossing.tracker.clone()));
+        self.refuse(&claimed.subject.event().key, error);
+    }
+
+    /// Whether SNS refuses this alert for its own sake; else the process is at fault, and the alert is tried again.
+    fn is_refused(&mut self, claimed: &Claimed, error: &PortError) -> bool {
+        let key = claimed.subject.key();
         match self.context.health.refused(Dependency::Publisher, PUBLISH, &key.event_id, error) {
             Refusal::Event => {
                 self.count_failures(ErrorClass::Permanent, 1);
-                self.refuse(key, error);
+                self.refuse_alert(claimed, error);
                 true
             }
             Refusal::Process { tell } => {
@@ -471,17 +687,22 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
         return Ok(Next::Held(Box::new(pending)));
     };
     // The token of a claim that stood still before our eyes for its whole length.
-    let expired = pending
-        .seen
-        .as_ref()
-        .filter(|(claim, since)| since.elapsed() >= claim.length)
-        .map(|(claim, _)| claim.token.clone());
+    let expired = expired(pending.seen.as_ref());
     let token = ClaimToken(context.env.random.token());
+    let groups = &pending.item.groups;
+    let call = if groups.is_empty() { RECORD } else { TRANSACT };
+    let lanes: BTreeSet<usize> = groups.values().map(|member| member.tracker.lane(LANES)).collect();
+    let lanes = tokio::select! {
+        biased;
+        why = Until::Held(lease).interrupted() => return Err(GaveUp::Interrupted(why)),
+        lanes = context.in_work.lanes.enter(lanes) => lanes,
+    };
     let event = &pending.item.key.event_id;
-    let (recorded, since) = persist(context, RECORD, event, Until::Held(lease), || {
+    let (recorded, since) = persist(context, call, event, Until::Held(lease), || {
         context.ports.store.record(&pending.item, &token, CLAIM_LENGTH, expired.as_ref())
     })
     .await?;
+    drop(lanes);
     Ok(match recorded {
         Recorded::Settled => {
             // No alert covers an event that is only recorded.
@@ -492,22 +713,72 @@ async fn record_one(context: &Context, lease: &Lease, mut pending: Pending) -> R
         }
         Recorded::Claimed(claim) => {
             pending.seen = None;
-            Next::Claimed(Box::new(Claimed { pending, claim, since, _here: here }))
+            Next::Claimed(Box::new(Claimed { subject: Subject::Event(Box::new(pending)), claim, since, _here: here }))
         }
         Recorded::Held(claim) => {
-            let still = pending.seen.take().filter(|(seen, _)| seen.token == claim.token);
-            // Seen only now: it stands still from this moment on, not from when the call began.
-            pending.seen = Some(still.unwrap_or_else(|| (claim, Instant::now())));
+            pending.seen = Some(still_standing(pending.seen.take(), claim));
             Next::Held(Box::new(pending))
+        }
+        Recorded::Counted(open) => {
+            pending.open = open;
+            Next::Counted(Box::new(pending))
+        }
+    })
+}
+
+fn expired(seen: Option<&Standing>) -> Option<ClaimToken> {
+    seen.filter(|(claim, since)| since.elapsed() >= claim.length).map(|(claim, _)| claim.token.clone())
+}
+
+fn still_standing(seen: Option<Standing>, claim: Claim) -> Standing {
+    let still = seen.filter(|(seen, _)| seen.token == claim.token);
+    // Seen only now: it stands still from this moment on, not from when the call began.
+    still.unwrap_or_else(|| (claim, Instant::now()))
+}
+
+/// A tracker to look at: whose rule's events it counts, how grave that is, an event to tell a step with, and somebody
+/// else's claim that was seen.
+struct Question {
+    tracker: TrackerId,
+    rule: String,
+    severity: Severity,
+    event: Arc<DetectedEvent>,
+    seen: Option<Standing>,
+}
+
+/// What a look at a tracker shows.
+enum Look {
+    Clear,
+    Claimed(Box<Claimed>),
+    /// By somebody else, and whose claim that is, if it is another process's.
+    Held(Option<Standing>),
+}
+
+async fn cross_one(context: &Context, lease: &Lease, question: Question) -> Result<Look, GaveUp> {
+    let Question { tracker, rule, severity, event, seen } = question;
+    let Some(here) = context.in_work.enter(&tracker.key()) else { return Ok(Look::Held(seen)) };
+    let (expired, token) = (expired(seen.as_ref()), ClaimToken(context.env.random.token()));
+    let (length, expired) = (CLAIM_LENGTH, expired.as_ref());
+    let attempt = CrossAttempt { tracker: &tracker, rule: &rule, severity, token: &token, length, expired };
+    let id = tracker.key().event_id;
+    let (crossed, since) =
+        persist(context, UPDATE, &id, Until::Held(lease), || context.ports.store.cross(attempt)).await?;
+    Ok(match crossed {
+        Crossed::Clear => Look::Clear,
+        Crossed::Held(claim) => Look::Held(Some(still_standing(seen, claim))),
+        Crossed::Claimed(crossing) => {
+            let claim = crossing.claim.clone();
+            let subject = Subject::Step(crossing, event);
+            Look::Claimed(Box::new(Claimed { subject, claim, since, _here: here }))
         }
     })
 }
 
 async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Result<bool, GaveUp> {
     let fresh = ClaimToken(context.env.random.token());
-    let event = &claimed.pending.item.key.event_id;
-    let (ours, since) = persist(context, UPDATE, event, Until::Held(lease), || {
-        context.ports.store.renew(&claimed.pending.item.key, &claimed.claim, &fresh)
+    let key = claimed.subject.key();
+    let (ours, since) = persist(context, UPDATE, &key.event_id, Until::Held(lease), || {
+        context.ports.store.renew(&key, &claimed.claim, &fresh)
     })
     .await?;
     claimed.claim.token = fresh;
@@ -515,14 +786,25 @@ async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Resul
     Ok(ours)
 }
 
-async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -> Result<Pending, GaveUp> {
+/// An accepted alert, marked.
+enum Marked {
+    Event(Box<Pending>),
+    Step { tracker: TrackerId, is_clear: bool },
+}
+
+async fn mark_one(
+    context: &Context,
+    claimed: Claimed,
+    sns_message_id: String,
+) -> Result<Marked, (Option<TrackerId>, GaveUp)> {
     let severity = claimed.claim.alert.severity;
     context.metrics.alerts_published.with_label_values(&[severity.as_str()]).inc();
-    let event = &claimed.pending.event;
+    let event = claimed.subject.event();
     tracing::info!(
         alert.id = %claimed.claim.alert.alert_id,
         event.id = %event.key.event_id.escape_default(),
         event.name = event.facts.event_name.as_deref().unwrap_or(""),
+        group.step = claimed.subject.crossing().map(|crossing| crossing.step),
         severity = severity.as_str(),
         sns.message_id = %sns_message_id,
         "alert published"
@@ -535,13 +817,30 @@ async fn mark_one(context: &Context, claimed: Claimed, sns_message_id: String) -
         account: event.facts.account_id.clone(),
         alert_id: claimed.claim.alert.alert_id.clone(),
     });
-    let Claimed { mut pending, claim, since: _, _here } = claimed;
+    let Claimed { subject, claim, since: _, _here } = claimed;
     let mark = Mark { alert: claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
-    let key = &pending.item.key;
     let stop = Until::Stopping(&context.env.stop);
-    persist(context, UPDATE, &key.event_id, stop, || context.ports.store.mark(key, &mark)).await?;
-    pending.told.extend(mark.alert.rules);
-    Ok(pending)
+    let store = &context.ports.store;
+    match subject {
+        Subject::Event(mut pending) => {
+            let key = &pending.item.key;
+            let marked = persist(context, UPDATE, &key.event_id, stop, || store.mark(key, &mark));
+            marked.await.map_err(|why| (None, why))?;
+            pending.told.extend(mark.alert.rules);
+            Ok(Marked::Event(pending))
+        }
+        Subject::Step(crossing, _) => {
+            let Crossing { tracker, step, state, .. } = *crossing;
+            if step == 1 {
+                context.metrics.groups_opened.with_label_values(&[&state.rule]).inc();
+            }
+            let id = tracker.key().event_id;
+            match persist(context, UPDATE, &id, stop, || store.mark_step(&tracker, step, &mark)).await {
+                Ok((is_clear, _)) => Ok(Marked::Step { tracker, is_clear }),
+                Err(why) => Err((Some(tracker), why)),
+            }
+        }
+    }
 }
 
 /// One event for each key, with the rules of all its copies.
@@ -555,6 +854,9 @@ fn merge(events: Vec<DetectedEvent>, metrics: &Metrics) -> Vec<DetectedEvent> {
                 if !first.rules.iter().any(|known| known.id == rule.id) {
                     first.rules.push(rule);
                 }
+            }
+            for (rule, member) in event.groups {
+                first.groups.entry(rule).or_insert(member);
             }
         } else {
             places.insert(event.key.clone(), merged.len());

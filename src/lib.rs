@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Three groups, and one direction: the pure steps of the data path (`notification`, `cloudtrail`, `rules`, `alert`,
-//! `claim`) know no AWS client, no clock, no metrics and no tasks; the other steps reach the outside only through the
+//! `claim`, `tracker`) know no AWS client, no clock, no metrics and no tasks; the other steps reach the outside only through the
 //! ports; AWS SDK types stay under `aws`; only `deliver` can make a [`deliver::Delivered`], and deleting a message
 //! takes one. `tests/it/architecture.rs` keeps it so.
 
@@ -37,6 +37,9 @@ pub mod alert;
 
 /// Who may publish an alert for an event: the protocol that every store speaks. Pure.
 pub mod claim;
+
+/// How many events a group holds and which of its steps were told: 1, 10, 100, ... Pure.
+pub mod tracker;
 
 /// Record, publish, mark: the only way to a [`deliver::Delivered`].
 pub mod deliver;

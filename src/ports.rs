@@ -8,6 +8,7 @@
 //!   exception is [`MessageQueue::receive`].
 //! - An adapter does not retry. It classifies the error once, where it enters ([`ErrorClass`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use time::OffsetDateTime;
 use crate::alert::{EventKey, Outbound, StoredItem};
 use crate::claim::{Claim, ClaimToken, Mark, Recorded};
 use crate::deliver::Delivered;
+use crate::tracker::{CrossAttempt, Crossed, TrackerId};
 
 /// The outside of the data path.
 #[derive(Clone)]
@@ -59,6 +61,8 @@ pub enum Fault {
     LeaseLost,
     /// Credentials are absent, expired or refused.
     Credentials,
+    /// Others wrote to the same items at the same time.
+    Contended,
     /// The service refuses the request's content.
     Invalid,
 }
@@ -209,6 +213,7 @@ pub trait AlertPublisher: Send + Sync + 'static {
 pub trait AlertStore: Send + Sync + 'static {
     /// Makes sure that the event is stored, with its rules that are only recorded as settled, and tries to win the right
     /// to alert for its unsettled rules. One that is held by somebody else may be stored without the caller's rules.
+    /// What has a group is counted in its tracker in the same step, if it was not before.
     ///
     /// `token` is fresh for each attempt; repeating the call with the same token after a lost answer gives the same
     /// result. `expired` is a token that the caller saw unchanged for the whole length of its claim, on its own
@@ -223,7 +228,21 @@ pub trait AlertStore: Send + Sync + 'static {
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError>;
 
-    /// Replaces the token of one's own claim. `Ok(false)` when somebody else took it over. A claim that already bears
+    /// Tries to win the right to tell the next step of a tracker, if it was reached. [`Crossed::Clear`] covers every event
+    /// that was counted before the call.
+    ///
+    /// Decides as [`crate::tracker::decide_crossing`] does, atomically against every other caller. Repeating it with the same
+    /// token after a lost answer gives the same step.
+    async fn cross(&self, attempt: CrossAttempt<'_>) -> Result<Crossed, PortError>;
+
+    /// Says that the alert of a tracker's step was accepted. Does nothing where that step was marked before. `Ok(true)` if
+    /// no further step is due, which covers every event that was counted before the call.
+    async fn mark_step(&self, tracker: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError>;
+
+    /// Settles rules of an event that are counted, once no step of their trackers is due. Unconditional and additive.
+    async fn settle(&self, key: &EventKey, rules: &BTreeSet<String>) -> Result<(), PortError>;
+
+    /// Replaces the token of one's own claim, on an event's alert or on a tracker's step (`key` is its item's). `Ok(false)` when somebody else took it over. A claim that already bears
     /// `fresh` is one's own (a lost answer).
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError>;
 

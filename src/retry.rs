@@ -8,12 +8,15 @@ use crate::context::{CALL_DEADLINE, Context};
 use crate::env::{Phase, Random, Stop};
 use crate::health::{Dependency, Refusal};
 use crate::lease::{Lease, LeaseEnd};
-use crate::ports::{ErrorClass, PortError};
+use crate::ports::{ErrorClass, Fault, PortError};
 
 /// The longest pause between two attempts, so that work resumes within a minute of a recovery.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The pause after the first failure.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// How often others may be in between before that counts as a failure: some ten seconds.
+const CONTENDED: u32 = 7;
 
 /// Doubling pauses with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +156,7 @@ where
 {
     let mut backoff = Backoff::default();
     let mut retrying = None;
+    let mut contended = 0;
     let began = Instant::now();
     loop {
         let error = match call_for_message(&context.env.stop, operation, attempt()).await {
@@ -161,6 +165,13 @@ where
                     tracing::info!(dependency = dependency.name(), operation, "works again");
                 }
                 return Ok((value, began));
+            }
+            // Whoever was in between answered for the service: it works. Only what goes on is a failure.
+            Err(error) if error.fault == Fault::Contended && contended < CONTENDED => {
+                contended += 1;
+                tracing::debug!(dependency = dependency.name(), error = %error, "others are at it, will be repeated");
+                sleep(backoff.pause(&context.env.random), until).await.map_err(GaveUp::Interrupted)?;
+                continue;
             }
             Err(error) => error,
         };

@@ -21,5 +21,8 @@ pub mod alert;
 #[path = "../../src/claim.rs"]
 pub mod claim;
 
+#[path = "../../src/tracker.rs"]
+pub mod tracker;
+
 #[path = "../../src/fuzzing/mod.rs"]
 pub mod fuzzing;

@@ -6,11 +6,13 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::group::GroupDocument;
 use super::render::{Detail, MAX_RULE_ID, ToldRule};
 use super::text::visible_json;
 use super::{DetectedEvent, Facts, Source, SourceObject, shown};
 use crate::claim::ClaimedAlert;
 use crate::rules::Severity;
+use crate::tracker::Crossing;
 
 const SCHEMA: &str = "trailhound.alert/1";
 
@@ -42,6 +44,8 @@ struct Document<'a> {
     error_code: Option<&'a str>,
     error_message: Option<&'a str>,
     source: Place,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<GroupDocument>,
     event: Option<&'a RawValue>,
     truncated: bool,
 }
@@ -70,6 +74,7 @@ pub(super) fn document(
     alert: &ClaimedAlert,
     severity: Severity,
     rules: &[ToldRule<'_>],
+    crossing: Option<&Crossing>,
     detail: Detail,
 ) -> String {
     let Facts { event_name, event_source, region, account_id, actor, user_identity_type, .. } = &event.facts;
@@ -115,6 +120,7 @@ pub(super) fn document(
         error_code: error_code.as_deref(),
         error_message: error_message.as_deref(),
         source: place(&event.source),
+        group: crossing.map(GroupDocument::new),
         event: record,
         truncated,
     };

@@ -1,6 +1,8 @@
 //! A record's identity and facts, and the item to store for it.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -10,7 +12,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, StoredItem, shown};
 use crate::cloudtrail::{event_time, json};
-use crate::rules::Mode;
+use crate::rules::{Mode, RuleInfo};
+use crate::tracker::{MAX_TRACKERS, Membership, RESERVED_PREFIX, membership};
 
 /// DynamoDB takes at most 400 KB in one item, names included.
 const ITEM_LIMIT: usize = 400 * 1024;
@@ -20,9 +23,6 @@ const ITEM_HEADROOM: usize = 24 * 1024;
 
 /// A record up to this size is stored as readable JSON, if the rest of the item lets it.
 const JSON_LIMIT: usize = 350 * 1024;
-
-/// `eventID`s that begin so are hashed: the prefix is reserved for items that are not events.
-const RESERVED_PREFIX: &str = "trailhound#";
 
 /// DynamoDB's limit for a sort key and, for one length everywhere, ours for the partition key.
 const MAX_EVENT_ID_BYTES: usize = 1024;
@@ -46,13 +46,14 @@ pub(super) fn key_and_time(raw: &[u8]) -> (EventKey, Option<OffsetDateTime>) {
 }
 
 /// The record's own `eventID`, where it can serve as the key.
+/// One that begins as the items do that are not events is hashed.
 pub(super) fn own_id(raw: &[u8]) -> Option<String> {
     let id = json::get(raw, "eventID").and_then(json::string)?;
     (1..=MAX_EVENT_ID_BYTES).contains(&id.len()).then_some(())?;
     (!id.starts_with(RESERVED_PREFIX)).then(|| id.into_owned())
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -124,6 +125,15 @@ fn outcome(raw: &[u8], code: Option<&str>, message: Option<&str>) -> Outcome {
     }
 }
 
+/// The trackers of rules that alert in groups. A record without a time is in no bucket.
+pub(super) fn groups(rules: &[Arc<RuleInfo>], raw: &[u8], facts: &Facts) -> BTreeMap<String, Membership> {
+    let Some(at) = facts.event_time else { return BTreeMap::new() };
+    let (name, address) = (facts.event_name.as_deref(), facts.source_ip.as_deref());
+    let grouped =
+        rules.iter().filter(|rule| rule.mode == Mode::Alert).filter_map(|rule| Some((rule, rule.group.as_ref()?)));
+    grouped.map(|(rule, group)| (rule.id.clone(), membership(&rule.id, group, raw, at, name, address))).collect()
+}
+
 /// See [`super::stored_item`].
 pub(super) fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredItem {
     let shadow = event.rules.iter().filter(|rule| rule.mode == Mode::Shadow);
@@ -132,6 +142,7 @@ pub(super) fn stored_item(event: &DetectedEvent, retention: time::Duration) -> S
         facts: event.facts.clone(),
         rules: event.rules.iter().map(|rule| (rule.id.clone(), rule.severity)).collect(),
         recorded_only: shadow.map(|rule| rule.id.clone()).collect(),
+        groups: event.groups.iter().take(MAX_TRACKERS).map(|(rule, member)| (rule.clone(), member.clone())).collect(),
         event: stored_event(&event.record, ITEM_LIMIT.saturating_sub(ITEM_HEADROOM + size_without_record(event))),
         source: event.source.clone(),
         rule_set_hash: event.rule_set_hash.clone(),
@@ -184,8 +195,9 @@ fn size_without_record(event: &DetectedEvent) -> usize {
         error_message,
     ];
     let facts: usize = facts.into_iter().flatten().map(String::len).sum();
-    // A rule's id stands in `Rules`, in `SettledRules` and, quoted, in `Claim`.
+    // A rule's id stands in `Rules`, in `SettledRules` and, quoted, in `Claim`, or in `Groups` behind its tracker's.
     let rules: usize = event.rules.iter().map(|rule| 3 * (rule.id.len() + 4)).sum();
+    let rules = rules + event.groups.len().min(MAX_TRACKERS) * 56;
     let Source { object, index: _ } = &event.source;
     let source = object
         .as_ref()

@@ -2,6 +2,7 @@
 
 mod document;
 mod event;
+mod group;
 mod render;
 mod text;
 
@@ -11,11 +12,13 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+pub(crate) use self::event::hex;
 pub(crate) use self::text::{is_hidden, shown};
 use crate::cloudtrail::json;
 
 use crate::claim::ClaimedAlert;
 use crate::rules::{Detection, RuleInfo, RuleSet, Severity};
+use crate::tracker::{Crossing, Membership};
 
 /// SNS takes at most this many bytes in one publish or one batch, attributes included.
 pub const PUBLISH_LIMIT: usize = 262_144;
@@ -90,6 +93,8 @@ pub struct DetectedEvent {
     pub facts: Facts,
     /// The rules that matched; never empty.
     pub rules: Vec<Arc<RuleInfo>>,
+    /// Where its rules with groups count it, by rule; empty where the record tells no time.
+    pub groups: BTreeMap<String, Membership>,
     /// The record as valid JSON: bad UTF-8 and lone surrogates replaced; a JSON string where it is no JSON at all.
     pub record: String,
     pub source: Source,
@@ -106,6 +111,8 @@ pub struct StoredItem {
     pub rules: BTreeMap<String, Severity>,
     /// Those of them that are never alerted: of mode `shadow`.
     pub recorded_only: BTreeSet<String>,
+    /// Where those of them count it that have groups and alert; at most [`crate::tracker::MAX_TRACKERS`].
+    pub groups: BTreeMap<String, Membership>,
     pub event: StoredEvent,
     pub source: Source,
     pub rule_set_hash: String,
@@ -202,7 +209,7 @@ pub fn alert_id(event_id: &str, rules: &BTreeSet<String>) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    event::hex(hash.finalize().get(..16).unwrap_or_default())
+    hex(hash.finalize().get(..16).unwrap_or_default())
 }
 
 /// Reads a matched record's identity and facts, from nothing but the record.
@@ -214,10 +221,12 @@ pub fn detected_event(
     rule_set_hash: &str,
 ) -> DetectedEvent {
     let (key, event_time) = event::key_and_time(&detection.raw);
+    let facts = event::facts(&detection.raw, event_time);
     DetectedEvent {
         key,
-        facts: event::facts(&detection.raw, event_time),
         rules: detection.rules.clone(),
+        groups: event::groups(&detection.rules, &detection.raw, &facts),
+        facts,
         record: json::to_valid(&detection.raw),
         source,
         detected_at,
@@ -232,9 +241,9 @@ pub fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredIt
 }
 
 /// Renders exactly the claimed alert, which may tell fewer rules than matched, or rules of a set that is no more: what
-/// neither the event nor `rules` knows is told by its id. The result keeps [`PUBLISH_LIMIT`]; `docs/alerts.md` has the
-/// formats.
+/// neither the event nor `rules` knows is told by its id. Of a group's alert, `crossing` is the step that it tells, with
+/// `event` as an example. The result keeps [`PUBLISH_LIMIT`]; `docs/alerts.md` has the formats.
 #[must_use]
-pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> Outbound {
-    render::render(event, alert, rules)
+pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet, crossing: Option<&Crossing>) -> Outbound {
+    render::render(event, alert, rules, crossing)
 }

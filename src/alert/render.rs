@@ -5,10 +5,11 @@ use serde::Serialize;
 use super::document::{MAX_KEY, document, rfc3339};
 use super::event::own_id;
 use super::text::{ascii, inert, shown};
-use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT};
+use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT, group};
 use crate::claim::ClaimedAlert;
 use crate::cloudtrail::json;
 use crate::rules::{RuleInfo, RuleSet, Severity};
+use crate::tracker::Crossing;
 
 /// What SNS may count beyond what we do.
 const HEADROOM: usize = 2048;
@@ -66,11 +67,16 @@ impl<'a> ToldRule<'a> {
 }
 
 /// See [`super::render`].
-pub(super) fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> Outbound {
+pub(super) fn render(
+    event: &DetectedEvent,
+    alert: &ClaimedAlert,
+    rules: &RuleSet,
+    crossing: Option<&Crossing>,
+) -> Outbound {
     let told = told_rules(event, alert, rules);
     let severity = told.first().map_or(alert.severity, |rule| rule.severity);
     let name = name(event);
-    let subject = subject(&event.facts, &name, severity);
+    let subject = subject(&event.facts, &name, severity, crossing.and_then(group::events));
     let attributes = attributes(&event.facts, severity, &told);
     let mut outbound = Outbound {
         alert_id: alert.alert_id.clone(),
@@ -79,14 +85,14 @@ pub(super) fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSe
         group_id: group_id(event.facts.account_id.as_deref()),
         subject,
     };
-    let email = email(event, &name, alert, severity, &told);
+    let email = email(event, &name, alert, severity, &told, crossing);
     let sms = sms(&outbound.subject, event, &told);
     for detail in DETAILS {
         // A record that is too large by itself is not rendered in vain.
         if detail.record && event.record.len() > PUBLISH_LIMIT {
             continue;
         }
-        let default = document(event, alert, severity, &told, detail);
+        let default = document(event, alert, severity, &told, crossing, detail);
         outbound.message = message(&default, &email, &sms);
         if outbound.size() + HEADROOM <= PUBLISH_LIMIT {
             break;
@@ -123,14 +129,15 @@ fn is_insight(event: &DetectedEvent) -> bool {
     json::get(event.record.as_bytes(), "insightDetails").is_some_and(json::is_object)
 }
 
-/// `[HIGH] CreateAccessKey by Admin/alice in 123456789012 us-east-1`
-fn subject(facts: &Facts, name: &str, severity: Severity) -> String {
+/// `[HIGH] CreateAccessKey by Admin/alice in 123456789012 us-east-1`, of a group `[HIGH] 100 events: CreateAccessKey by ...`
+fn subject(facts: &Facts, name: &str, severity: Severity, events: Option<String>) -> String {
     let name = ascii(name, 36);
     let outcome = match facts.outcome {
         Outcome::Success => String::new(),
         other => format!(" ({})", other.as_str()),
     };
-    let start = format!("[{severity}] {name}{outcome}");
+    let events = events.map(|events| format!("{events}: ")).unwrap_or_default();
+    let start = format!("[{severity}] {events}{name}{outcome}");
     let place: Vec<String> =
         [&facts.account_id, &facts.region].into_iter().flatten().map(|part| ascii(part, 16)).collect();
     let place = if place.is_empty() { String::new() } else { format!(" in {}", place.join(" ")) };
@@ -195,6 +202,7 @@ fn email(
     alert: &ClaimedAlert,
     severity: Severity,
     rules: &[ToldRule<'_>],
+    crossing: Option<&Crossing>,
 ) -> String {
     let facts = &event.facts;
     let line = |text: &str| inert(text, 1024);
@@ -231,6 +239,13 @@ fn email(
         text.line(&format!("- and {more} more"));
     }
     text.line("");
+
+    if let Some(crossing) = crossing {
+        for (name, value) in group::lines(crossing) {
+            text.field(name, Some(value));
+        }
+        text.line("");
+    }
 
     match &event.source.object {
         Some(object) => {
@@ -332,7 +347,7 @@ mod tests {
     fn rendered(event: &DetectedEvent) -> Outbound {
         let item = crate::alert::stored_item(event, time::Duration::days(1));
         let alert = claimed(event, item.alerting());
-        render(event, &alert, &RuleSet::default())
+        render(event, &alert, &RuleSet::default(), None)
     }
 
     fn alert_for(record: &str) -> Outbound {
@@ -769,7 +784,7 @@ mod tests {
             ],
         );
         let claim = claimed(&event, ["a-low", "b-high", "gone"].map(str::to_owned).into());
-        let outbound = render(&event, &claim, &RuleSet::default());
+        let outbound = render(&event, &claim, &RuleSet::default(), None);
         check(&outbound);
         assert_eq!(
             document_of(&outbound)["rules"],

@@ -1,6 +1,8 @@
-//! Detected events in a `DynamoDB` table: one item for one event, and the claim on its alert beside it.
+//! Detected events in a `DynamoDB` table: one item for one event, and the claim on its alert beside it. Trackers stand in
+//! the same table (`trackers.rs`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,8 +15,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeySchemaElement, KeyType, ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
-    TableDescription, TableStatus,
+    AttributeValue, KeySchemaElement, KeyType, Put, ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
+    TableDescription, TableStatus, TransactWriteItem, Update,
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -22,9 +24,11 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Meter;
 use super::errors::{self, Operation};
+use super::trackers::Memory;
 use crate::alert::{EventKey, Source, StoredEvent, StoredItem};
 use crate::claim::{Attempt, Change, Claim, ClaimToken, Decision, ItemState, Mark, Recorded, decide};
 use crate::ports::{AlertStore, ErrorClass, Fault, PortError};
+use crate::tracker::{CrossAttempt, Crossed, TrackerId};
 
 const PUT: Operation = Operation {
     name: "dynamodb:PutItem",
@@ -33,24 +37,25 @@ const PUT: Operation = Operation {
     refused: ErrorClass::Config,
     invalid: ErrorClass::Permanent,
 };
-const UPDATE: Operation = Operation { name: "dynamodb:UpdateItem", action: "dynamodb:UpdateItem", ..PUT };
-const GET: Operation = Operation { name: "dynamodb:GetItem", action: "dynamodb:GetItem", ..PUT };
+pub(super) const UPDATE: Operation = Operation { name: "dynamodb:UpdateItem", action: "dynamodb:UpdateItem", ..PUT };
+pub(super) const GET: Operation = Operation { name: "dynamodb:GetItem", action: "dynamodb:GetItem", ..PUT };
 const DESCRIBE: Operation =
     Operation { name: "dynamodb:DescribeTable", action: "dynamodb:DescribeTable", invalid: ErrorClass::Config, ..PUT };
 const PROBE: Operation = Operation { invalid: ErrorClass::Config, ..GET };
 
 /// How often one call decides anew because somebody else wrote in between.
-const MAX_ROUNDS: usize = 8;
+pub(super) const MAX_ROUNDS: usize = 8;
 
 /// How long a mark outlives an item that expired before it was marked.
 const ORPHAN_LIFE: time::Duration = time::Duration::DAY;
 
-type Item = HashMap<String, AttributeValue>;
+pub(super) type Item = HashMap<String, AttributeValue>;
 
 pub(super) struct DynamoDb {
-    client: Client,
-    table: String,
-    meter: Meter,
+    pub(super) client: Client,
+    pub(super) table: String,
+    pub(super) meter: Meter,
+    pub(super) memory: Memory,
 }
 
 /// DynamoDB answers `{}` where it has nothing to say. An empty answer is that of something in between, and would count as
@@ -79,26 +84,47 @@ impl Intercept for NeverEmpty {
 
 /// What an item that is already there says.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     state: ItemState,
     /// `Claim` as it stands, which the next write must find unchanged.
     claim: Option<String>,
 }
 
 /// How a conditional write ended.
-enum Written {
+pub(super) enum Written {
     Done,
     /// The condition failed, on this item where the answer shows it.
     Conflict(Option<Seen>),
+    /// Only trackers were not as they were believed to be.
+    Miscounted,
+}
+
+/// The texts of a conditional update, and what they stand for.
+#[derive(Default)]
+pub(super) struct Expression {
+    pub(super) update: String,
+    pub(super) condition: String,
+    pub(super) names: HashMap<String, String>,
+    pub(super) values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    pub(super) fn name(&mut self, placeholder: &str, name: &str) {
+        self.names.insert(placeholder.to_owned(), name.to_owned());
+    }
+
+    pub(super) fn value(&mut self, placeholder: &str, value: AttributeValue) {
+        self.values.insert(placeholder.to_owned(), value);
+    }
 }
 
 impl DynamoDb {
     pub(super) fn new(sdk: &SdkConfig, table: &str, meter: Meter) -> Self {
         let settings = aws_sdk_dynamodb::config::Builder::from(sdk).interceptor(NeverEmpty);
-        Self { client: Client::from_conf(settings.build()), table: table.to_owned(), meter }
+        Self { client: Client::from_conf(settings.build()), table: table.to_owned(), meter, memory: Memory::default() }
     }
 
-    fn resource(&self) -> String {
+    pub(super) fn resource(&self) -> String {
         format!("table {}", self.table)
     }
 
@@ -130,54 +156,60 @@ impl DynamoDb {
             .await
     }
 
-    /// Writes to an item, if its `Claim` and `SettledRules` are as they were seen. `Rules` never changes without one of
-    /// them.
+    /// Writes to an item that is still as it was seen.
     async fn write_change(&self, key: &EventKey, change: &Change, seen: &Seen) -> Result<Written, PortError> {
-        let mut update = "ADD #rules :rules".to_owned();
-        let mut condition = "attribute_exists(#id)".to_owned();
-        let mut request = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(key_of(key)))
-            .expression_attribute_names("#id", "EventId")
-            .expression_attribute_names("#claim", "Claim")
-            .expression_attribute_names("#rules", "Rules")
-            .expression_attribute_names("#settled", "SettledRules")
-            .expression_attribute_values(":rules", set(&change.rules));
-        if !change.settled.is_empty() {
-            update.push_str(", #settled :recorded");
-            request = request.expression_attribute_values(":recorded", set(&change.settled));
-        }
-        if let Some(claim) = &change.claim {
-            update.insert_str(0, "SET #claim = :claim ");
-            request = request.expression_attribute_values(":claim", claim_text(claim)?);
-        }
-        if let Some(text) = &seen.claim {
-            condition.push_str(" AND #claim = :seen");
-            request = request.expression_attribute_values(":seen", AttributeValue::S(text.clone()));
-        } else {
-            condition.push_str(" AND attribute_not_exists(#claim)");
-        }
-        // The set only grows, so one of the same size is the same.
-        if seen.state.settled.is_empty() {
-            condition.push_str(" AND attribute_not_exists(#settled)");
-        } else {
-            condition.push_str(" AND size(#settled) = :size");
-            let size = seen.state.settled.len().to_string();
-            request = request.expression_attribute_values(":size", AttributeValue::N(size));
-        }
+        let Expression { update, condition, names, values } = change_of(change, seen)?;
         self.meter
             .call(UPDATE.name, async {
-                let sent = request
+                let sent = self
+                    .client
+                    .update_item()
+                    .table_name(&self.table)
+                    .set_key(Some(key_of(key)))
                     .update_expression(update)
                     .condition_expression(condition)
+                    .set_expression_attribute_names(Some(names))
+                    .set_expression_attribute_values(Some(values))
                     .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                     .send()
                     .await;
                 self.written(sent.map(drop))
             })
             .await
+    }
+
+    /// The part of a transaction that stores an event, or writes to one that is still as it was seen.
+    pub(super) fn event_part(
+        &self,
+        item: &StoredItem,
+        change: &Change,
+        there: Option<&Seen>,
+    ) -> Result<TransactWriteItem, PortError> {
+        let all_old = ReturnValuesOnConditionCheckFailure::AllOld;
+        let part = TransactWriteItem::builder();
+        let part = if let Some(seen) = there {
+            let Expression { update, condition, names, values } = change_of(change, seen)?;
+            let update = Update::builder()
+                .table_name(&self.table)
+                .set_key(Some(key_of(&item.key)))
+                .update_expression(update)
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(Some(values))
+                .return_values_on_condition_check_failure(all_old)
+                .build();
+            part.update(update.map_err(|error| unwritable(&error))?)
+        } else {
+            let put = Put::builder()
+                .table_name(&self.table)
+                .set_item(Some(attributes(item, change)?))
+                .condition_expression("attribute_not_exists(#id)")
+                .expression_attribute_names("#id", "EventId")
+                .return_values_on_condition_check_failure(all_old)
+                .build();
+            part.put(put.map_err(|error| unwritable(&error))?)
+        };
+        Ok(part.build())
     }
 
     fn written(&self, sent: Result<(), SdkError<UpdateItemError>>) -> Result<Written, PortError> {
@@ -203,11 +235,12 @@ impl DynamoDb {
                     .table_name(&self.table)
                     .set_key(Some(key_of(key)))
                     .consistent_read(true)
-                    .projection_expression("#id, #rules, #settled, #claim")
+                    .projection_expression("#id, #rules, #settled, #claim, #groups")
                     .expression_attribute_names("#id", "EventId")
                     .expression_attribute_names("#rules", "Rules")
                     .expression_attribute_names("#settled", "SettledRules")
                     .expression_attribute_names("#claim", "Claim")
+                    .expression_attribute_names("#groups", "Groups")
                     .send()
                     .await;
                 let answer = sent.map_err(|error| errors::classify(error, &GET, &self.resource()))?;
@@ -237,16 +270,12 @@ impl AlertStore for DynamoDb {
         length: Duration,
         expired: Option<&ClaimToken>,
     ) -> Result<Recorded, PortError> {
-        let attempt = Attempt { item, token, length, expired };
         let metrics = &self.meter.metrics;
-        let mut conflicted = false;
-        let mut shown = None;
+        // Of trackers that are not known, none is believed to be there: the first event of a bucket is then right at once.
+        let mut trackers = self.memory.of(item.groups.values().map(|member| &member.tracker));
+        let mut there = None::<Seen>;
         for _ in 0..MAX_ROUNDS {
-            let there = match shown.take() {
-                Some(seen) => Some(seen),
-                None if conflicted => self.read(&item.key).await?,
-                None => None,
-            };
+            let attempt = Attempt { item, token, length, expired, trackers: &trackers };
             let change = match decide(there.as_ref().map(|seen| &seen.state), attempt) {
                 Decision::Write(change) => change,
                 Decision::Answer(answer) => {
@@ -258,13 +287,19 @@ impl AlertStore for DynamoDb {
                 }
             };
             let written = match &there {
+                _ if !change.counts.is_empty() => self.transact(item, &change, there.as_ref(), &mut trackers).await?,
                 // Not there yet, or expired between the conflict and the read.
                 None => self.put_new(item, &change).await?,
                 Some(seen) => self.write_change(&item.key, &change, seen).await?,
             };
             match written {
-                Written::Conflict(now) => shown = now,
+                Written::Miscounted => {}
+                Written::Conflict(Some(now)) => there = Some(now),
+                Written::Conflict(None) => there = self.read(&item.key).await?,
                 Written::Done => {
+                    for count in &change.counts {
+                        metrics.grouped_events.with_label_values(&[&count.membership.rule]).inc();
+                    }
                     match there {
                         None => metrics.store_writes.inc(),
                         Some(seen) => {
@@ -278,10 +313,35 @@ impl AlertStore for DynamoDb {
                     return Ok(change.answer());
                 }
             }
-            conflicted = true;
         }
         let detail = format!("{MAX_ROUNDS} others wrote to the item of event {} in between", item.key.event_id);
-        Err(errors::unavailable(&UPDATE, &detail, None))
+        Err(errors::contended(&UPDATE, &detail))
+    }
+
+    async fn cross(&self, attempt: CrossAttempt<'_>) -> Result<Crossed, PortError> {
+        self.cross_tracker(attempt).await
+    }
+
+    async fn mark_step(&self, tracker: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
+        self.mark_tracker(tracker, step, mark).await
+    }
+
+    async fn settle(&self, key: &EventKey, rules: &BTreeSet<String>) -> Result<(), PortError> {
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key_of(key)))
+            .update_expression("ADD #settled :rules")
+            .condition_expression("attribute_exists(#id)")
+            .expression_attribute_names("#id", "EventId")
+            .expression_attribute_names("#settled", "SettledRules")
+            .expression_attribute_values(":rules", set(rules));
+        // An item that expired in between has nothing to be settled.
+        self.meter.call(UPDATE.name, async { self.written(request.send().await.map(drop)) }).await.map(drop)
     }
 
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
@@ -301,7 +361,7 @@ impl AlertStore for DynamoDb {
         let there = match written {
             Written::Done => return Ok(true),
             Written::Conflict(Some(seen)) => Some(seen),
-            Written::Conflict(None) => self.read(key).await?,
+            Written::Conflict(None) | Written::Miscounted => self.read(key).await?,
         };
         Ok(there.and_then(|seen| seen.state.claim).is_some_and(|claim| claim.token == *fresh))
     }
@@ -357,7 +417,7 @@ impl AlertStore for DynamoDb {
     }
 }
 
-fn conflict(item: Option<Item>) -> Written {
+pub(super) fn conflict(item: Option<Item>) -> Written {
     Written::Conflict(item.filter(|item| !item.is_empty()).map(|item| seen(&item)))
 }
 
@@ -388,7 +448,7 @@ fn usable(table: &TableDescription, resource: &str) -> Result<(), PortError> {
     }
 }
 
-fn key_of(key: &EventKey) -> Item {
+pub(super) fn key_of(key: &EventKey) -> Item {
     HashMap::from([
         ("EventId".to_owned(), AttributeValue::S(key.event_id.clone())),
         ("Timestamp".to_owned(), AttributeValue::S(key.timestamp.clone())),
@@ -399,16 +459,16 @@ fn set(values: &BTreeSet<String>) -> AttributeValue {
     AttributeValue::Ss(values.iter().cloned().collect())
 }
 
-fn claim_text(claim: &Claim) -> Result<AttributeValue, PortError> {
+pub(super) fn claim_text(claim: &Claim) -> Result<AttributeValue, PortError> {
     let text = serde_json::to_string(claim).map_err(|error| unwritable(&error))?;
     Ok(AttributeValue::S(text))
 }
 
-fn rfc3339(time: OffsetDateTime) -> Result<String, PortError> {
+pub(super) fn rfc3339(time: OffsetDateTime) -> Result<String, PortError> {
     time.format(&Rfc3339).map_err(|error| unwritable(&error))
 }
 
-fn unwritable(error: &dyn std::error::Error) -> PortError {
+pub(super) fn unwritable(error: &dyn std::error::Error) -> PortError {
     errors::failure(&PUT, ErrorClass::Permanent, Fault::Invalid, &error.to_string())
 }
 
@@ -416,12 +476,80 @@ fn seen(item: &Item) -> Seen {
     let strings = |name: &str| -> BTreeSet<String> {
         item.get(name).and_then(|value| value.as_ss().ok()).into_iter().flatten().cloned().collect()
     };
+    let groups = strings("Groups").iter().filter_map(|text| group_of(text)).collect();
+    let (claim, text) = claim_in(item);
+    Seen { state: ItemState { rules: strings("Rules"), settled: strings("SettledRules"), claim, groups }, claim: text }
+}
+
+/// The claim of an item, and its text.
+pub(super) fn claim_in(item: &Item) -> (Option<Claim>, Option<String>) {
     let text = item.get("Claim").and_then(|value| value.as_s().ok()).cloned();
     // A claim that cannot be read, such as one of a later version, is nobody's: a second alert is better than none.
     let claim = text.as_deref().and_then(|text| {
         serde_json::from_str(text).inspect_err(|error| tracing::warn!(%error, "a stored claim cannot be read")).ok()
     });
-    Seen { state: ItemState { rules: strings("Rules"), settled: strings("SettledRules"), claim }, claim: text }
+    (claim, text)
+}
+
+/// `<tracker> <rule>`
+fn group_text(rule: &str, tracker: &TrackerId) -> String {
+    format!("{tracker} {rule}")
+}
+
+fn group_of(text: &str) -> Option<(String, TrackerId)> {
+    let (tracker, rule) = text.split_once(' ')?;
+    Some((rule.to_owned(), TrackerId::read(tracker)?))
+}
+
+fn groups(change: &Change) -> AttributeValue {
+    let members = change.counts.iter().map(|count| &count.membership);
+    AttributeValue::Ss(members.map(|member| group_text(&member.rule, &member.tracker)).collect())
+}
+
+/// Writes to an item, if its `Claim` and `SettledRules` are as they were seen, and `Groups` where it is counted. `Rules`
+/// never changes without one of them.
+fn change_of(change: &Change, seen: &Seen) -> Result<Expression, PortError> {
+    let mut expression = Expression {
+        update: "ADD #rules :rules".to_owned(),
+        condition: "attribute_exists(#id)".to_owned(),
+        ..Expression::default()
+    };
+    let own = [("#id", "EventId"), ("#claim", "Claim"), ("#rules", "Rules"), ("#settled", "SettledRules")];
+    for (placeholder, name) in own {
+        expression.name(placeholder, name);
+    }
+    expression.value(":rules", set(&change.rules));
+    if !change.settled.is_empty() {
+        expression.update.push_str(", #settled :recorded");
+        expression.value(":recorded", set(&change.settled));
+    }
+    if let Some(claim) = &change.claim {
+        expression.update.insert_str(0, "SET #claim = :claim ");
+        expression.value(":claim", claim_text(claim)?);
+    }
+    if let Some(text) = &seen.claim {
+        expression.condition.push_str(" AND #claim = :seen");
+        expression.value(":seen", AttributeValue::S(text.clone()));
+    } else {
+        expression.condition.push_str(" AND attribute_not_exists(#claim)");
+    }
+    // The sets only grow, so one of the same size is the same. Writing to a string cannot fail.
+    let mut same_size = |name: &str, placeholder: &str, size: usize| {
+        if size == 0 {
+            _ = write!(expression.condition, " AND attribute_not_exists({name})");
+        } else {
+            _ = write!(expression.condition, " AND size({name}) = {placeholder}");
+            expression.values.insert(placeholder.to_owned(), AttributeValue::N(size.to_string()));
+        }
+    };
+    same_size("#settled", ":size", seen.state.settled.len());
+    if !change.counts.is_empty() {
+        same_size("#groups", ":groups_size", seen.state.groups.len());
+        expression.update.push_str(", #groups :groups");
+        expression.name("#groups", "Groups");
+        expression.value(":groups", groups(change));
+    }
+    Ok(expression)
 }
 
 /// The attributes of a new item; absent where there is nothing to say.
@@ -437,6 +565,9 @@ fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
     }
     if let Some(claim) = &change.claim {
         put("Claim", claim_text(claim)?);
+    }
+    if !change.counts.is_empty() {
+        put("Groups", groups(change));
     }
     put("Source", source(&item.source));
     put("ExpiresAt", AttributeValue::N(item.expires_at.unix_timestamp().to_string()));

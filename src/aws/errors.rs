@@ -102,6 +102,11 @@ pub(super) fn unavailable(
     }
 }
 
+/// Others wrote to the same items at the same time.
+pub(super) fn contended(operation: &Operation, detail: &str) -> PortError {
+    PortError { fault: Fault::Contended, ..unavailable(operation, detail, None) }
+}
+
 /// A failure of a class and fault that the adapter knows.
 pub(super) fn failure(operation: &Operation, class: ErrorClass, fault: Fault, detail: &str) -> PortError {
     PortError { class, fault, operation: operation.name, detail: one_line(detail), source: None }
@@ -177,6 +182,9 @@ impl Answer<'_> {
                 ),
             };
         };
+        if matches!(code, "TransactionConflictException" | "TransactionInProgressException") {
+            return (ErrorClass::Transient, Fault::Contended, String::new());
+        }
         if is_passing(code) || self.status >= 500 || matches!(self.status, 408 | 429) {
             return passing;
         }
@@ -311,8 +319,6 @@ fn is_passing(code: &str) -> bool {
                 | "TooManyRequests"
                 | "TooManyRequestsException"
                 | "OverLimit"
-                | "TransactionInProgressException"
-                | "TransactionConflictException"
                 | "ReplicatedWriteConflictException"
                 | "PriorRequestNotComplete"
                 | "ResourceInUseException"

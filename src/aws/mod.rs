@@ -9,6 +9,7 @@ mod errors;
 mod s3;
 mod sns;
 mod sqs;
+mod trackers;
 
 use std::future::Future;
 use std::sync::Arc;

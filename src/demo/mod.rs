@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ use self::screen::{Alert, Screen};
 use self::story::Story;
 use self::summary::Summary;
 use crate::admin::{Admin, AdminState};
+use crate::alert::{Source, detected_event};
 use crate::app::{self, Daemon};
 use crate::aws;
 use crate::config::Config;
@@ -36,7 +38,8 @@ use crate::health::Health;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reload::{RulePath, RuleSource};
-use crate::rules::{DEFAULT_RULES, Matcher, Mode, NamedLists, RuleSet};
+use crate::rules::{DEFAULT_RULES, Detection, Matcher, Mode, NamedLists, RuleSet};
+use crate::tracker::TrackerId;
 
 const BUCKET: &str = "example-cloudtrail-logs";
 
@@ -69,14 +72,27 @@ pub struct DemoArgs {
     pub listen: Option<SocketAddr>,
 }
 
-/// What must come of the events that match, by their ids.
-type Expected = BTreeMap<String, Wanted>;
+/// What must come of the records.
+#[derive(Default)]
+struct Expected {
+    /// The events that match, by their ids.
+    events: BTreeMap<String, Wanted>,
+    /// How many of them each group counts.
+    groups: BTreeMap<TrackerId, u64>,
+}
 
 struct Wanted {
     /// How many rules match it.
     rules: usize,
-    /// Not all of them are in shadow.
+    /// It is alerted by itself: a rule matches that is not in shadow and has no group.
     alert: bool,
+}
+
+impl Expected {
+    /// How many alerts groups must give: one for each step that their counts reach.
+    fn steps(&self) -> u64 {
+        self.groups.values().map(|count| u64::from(count.checked_ilog10().map_or(0, |digits| digits + 1))).sum()
+    }
 }
 
 /// Runs the demo to its end.
@@ -292,16 +308,23 @@ impl Plan {
 
     fn from_story(story: &Story, rules: &RuleSource) -> anyhow::Result<Self> {
         let mut matcher = Matcher::new(rules.current());
-        let mut expected = Expected::new();
+        let mut expected = Expected::default();
         let mut records = BTreeSet::new();
         let mut uploads = Vec::new();
         for file in &story.files {
             for record in &file.records {
                 if records.insert(&record.event_id) {
-                    let rules = matcher.matches(&serde_json::to_vec(record)?);
+                    let raw = Bytes::from(serde_json::to_vec(record)?);
+                    let rules = matcher.matches(&raw);
                     if !rules.is_empty() {
-                        let alert = rules.iter().any(|rule| rule.mode != Mode::Shadow);
-                        expected.insert(record.event_id.clone(), Wanted { rules: rules.len(), alert });
+                        let detection = Detection { index: 0, raw, rules };
+                        let event = detected_event(&detection, Source::default(), OffsetDateTime::UNIX_EPOCH, "");
+                        let mut alerting = event.rules.iter().filter(|rule| rule.mode != Mode::Shadow);
+                        let alert = alerting.any(|rule| !event.groups.contains_key(&rule.id));
+                        expected.events.insert(record.event_id.clone(), Wanted { rules: event.rules.len(), alert });
+                        for (_, member) in event.groups {
+                            *expected.groups.entry(member.tracker).or_default() += 1;
+                        }
                     }
                 }
             }

@@ -18,6 +18,8 @@ const LIMIT: usize = 120;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Alert {
     pub(super) event_id: String,
+    /// The group's id and step, and what is said of its count.
+    pub(super) group: Option<(String, u64, String)>,
     pub(super) severity: Option<Severity>,
     pub(super) event_time: String,
     pub(super) event_name: String,
@@ -46,9 +48,19 @@ impl Alert {
             title if title.is_empty() => text(rule, "description"),
             title => title,
         };
+        let group = document.get("group").map(|group| {
+            let number = |name: &str| group.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let (step, count, window) = (number("step"), number("count"), text(group, "window"));
+            let told = match step {
+                1 => format!("opens a group of {window}"),
+                _ => format!("{count} events in a group of {window}"),
+            };
+            (text(group, "id"), step, told)
+        });
         let rules = document.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         Self {
             event_id: document.get("event_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            group,
             severity: document.get("severity").and_then(|severity| serde_json::from_value(severity.clone()).ok()),
             event_time: field("event_time"),
             event_name: field("event_name"),
@@ -82,6 +94,9 @@ impl Alert {
         for (id, told) in &self.rules {
             let colon = if told.is_empty() { "" } else { ": " };
             lines.extend(["\n", PAD, "rule   ", id, colon, told]);
+        }
+        if let Some((_, _, told)) = &self.group {
+            lines.extend(["\n", PAD, "group  ", told]);
         }
         lines
     }
@@ -143,15 +158,13 @@ impl Screen {
             (true, true) => ("\x1b[1;32m", "\x1b[0m"),
             (true, false) => ("\x1b[1;31m", "\x1b[0m"),
         };
-        let alerted = expected.values().filter(|wanted| wanted.alert).count();
-        let recorded = match expected.len().saturating_sub(alerted) {
-            0 => String::new(),
-            recorded => format!("every event that only rules in shadow match ({recorded}) was stored once, "),
-        };
+        let alerted = expected.events.values().filter(|wanted| wanted.alert).count();
+        let (stored, groups, steps) = (expected.events.len(), expected.groups.len(), expected.steps());
         if problems.is_empty() {
             say(&format!(
-                "{paint}As it should be:{plain} every detected event ({alerted}) was alerted once and stored once, \
-                 {recorded}and the file that is cut off is in the dead-letter queue.\n"
+                "{paint}As it should be:{plain} every detected event ({stored}) was stored once, each that belongs to no \
+                 group ({alerted}) was alerted once, the groups ({groups}) counted theirs and alerted {steps} times, and \
+                 the file that is cut off is in the dead-letter queue.\n"
             ));
         } else {
             say(&format!("{paint}Not as it should be:{plain}\n{}\n", list(problems)));

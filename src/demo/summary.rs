@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::Expected;
 use super::screen::Alert;
-use crate::alert::shown;
+use crate::alert::{EventKey, shown};
 use crate::metrics::Metrics;
+use crate::tracker::{RESERVED_PREFIX, TrackerId};
 
 /// The longest reason and the longest list that are shown.
 const LIMIT: usize = 400;
@@ -42,7 +43,8 @@ impl fmt::Display for Summary<'_> {
         line("matches", told(&by_label(&metrics.matches, "rule_id")))?;
         line("duplicates suppressed", metrics.duplicates_suppressed.get().to_string())?;
         line("alerts", told(&by_label(&metrics.alerts_published, "severity")))?;
-        line("items in the table", self.items.len().to_string())?;
+        let (groups, events) = self.groups_and_events();
+        line("items in the table", format!("{} events, {} groups", events.len(), groups.len()))?;
         line("messages", {
             let (received, deleted) = (metrics.messages_received.get(), metrics.messages_deleted.get());
             format!("{received} received, {deleted} deleted")
@@ -57,14 +59,44 @@ impl fmt::Display for Summary<'_> {
 }
 
 impl Summary<'_> {
+    /// The items of groups, and those of events.
+    fn groups_and_events(&self) -> (Vec<&Value>, Vec<&Value>) {
+        let is_reserved = |item: &&Value| {
+            let id = item.pointer("/EventId/S").and_then(Value::as_str);
+            id.is_some_and(|id| id.starts_with(RESERVED_PREFIX))
+        };
+        self.items.iter().partition(is_reserved)
+    }
+
     /// Where the outcome is not what the story says.
     pub(super) fn problems(&self, expected: &Expected) -> Vec<String> {
         let mut problems = Vec::new();
         let mut alerted: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut told: BTreeMap<(String, u64), usize> = BTreeMap::new();
         for alert in self.alerts {
-            *alerted.entry(&alert.event_id).or_default() += 1;
+            match &alert.group {
+                Some((group, step, _)) => *told.entry((group.clone(), *step)).or_default() += 1,
+                None => *alerted.entry(&alert.event_id).or_default() += 1,
+            }
         }
-        for (event, _) in expected.iter().filter(|(_, wanted)| wanted.alert) {
+        for (group, count) in &expected.groups {
+            let group = group.to_string();
+            let steps = std::iter::successors(Some(1_u64), |step| step.checked_mul(10));
+            for step in steps.take_while(|step| step <= count) {
+                match told.remove(&(group.clone(), step)) {
+                    Some(1) => {}
+                    times => {
+                        let times = times.unwrap_or(0);
+                        problems.push(format!("step {step} of group {group} was alerted {times} times, not once"));
+                    }
+                }
+            }
+        }
+        let unwanted = told
+            .keys()
+            .map(|(group, step)| format!("step {step} of group {} must not be alerted", shown(group, LIMIT)));
+        problems.extend(unwanted);
+        for (event, _) in expected.events.iter().filter(|(_, wanted)| wanted.alert) {
             match alerted.remove(event.as_str()) {
                 Some(1) => {}
                 Some(times) => problems.push(format!("event {event} was alerted {times} times, not once")),
@@ -72,14 +104,24 @@ impl Summary<'_> {
             }
         }
         problems.extend(alerted.keys().map(|event| format!("event {} must not be alerted", shown(event, LIMIT))));
-        let settled = |item: &&Value| {
+        let settled = |item: &Value| {
             let id = item.pointer("/EventId/S").and_then(Value::as_str).unwrap_or_default();
             let rules = item.pointer("/SettledRules/SS").and_then(Value::as_array).map_or(0, Vec::len);
-            expected.get(id).is_some_and(|wanted| wanted.rules == rules)
+            expected.events.get(id).is_some_and(|wanted| wanted.rules == rules)
         };
-        let stored = self.items.iter().filter(settled).count();
-        if stored != expected.len() || stored != self.items.len() {
-            let (items, expected) = (self.items.len(), expected.len());
+        let (groups, events) = self.groups_and_events();
+        let stored = events.iter().filter(|item| settled(item)).count();
+        let counted = |item: &Value| {
+            let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            let key = EventKey { event_id: text("/EventId/S").to_owned(), timestamp: text("/Timestamp/S").to_owned() };
+            TrackerId::of_key(&key).map(|group| (group, text("/Count/N").parse().unwrap_or(0)))
+        };
+        let counts: BTreeMap<TrackerId, u64> = groups.iter().filter_map(|item| counted(item)).collect();
+        if counts != expected.groups {
+            problems.push(format!("{} groups are stored, or count, not as they should", counts.len()));
+        }
+        if stored != expected.events.len() || stored != events.len() {
+            let (items, expected) = (events.len(), expected.events.len());
             problems.push(format!("{items} items are stored, {stored} of them as they should be, not {expected}"));
         }
         if self.left_over != 0 {
@@ -127,7 +169,8 @@ mod tests {
     use crate::demo::Wanted;
 
     fn expected() -> Expected {
-        ["a", "b"].map(|id| (id.to_owned(), Wanted { rules: 1, alert: true })).into()
+        let events = ["a", "b"].map(|id| (id.to_owned(), Wanted { rules: 1, alert: true })).into();
+        Expected { events, ..Expected::default() }
     }
 
     fn alert(event_id: &str) -> Alert {
@@ -160,11 +203,34 @@ mod tests {
     #[test]
     fn an_event_that_is_only_recorded_must_not_be_alerted() {
         let metrics = Metrics::new().unwrap();
-        let expected =
-            Expected::from([("a", true), ("b", false)].map(|(id, alert)| (id.to_owned(), Wanted { rules: 1, alert })));
+        let events = [("a", true), ("b", false)].map(|(id, alert)| (id.to_owned(), Wanted { rules: 1, alert })).into();
+        let expected = Expected { events, ..Expected::default() };
         assert_eq!(outcome(&metrics, &[alert("a")]).problems(&expected), Vec::<String>::new());
         let problems = outcome(&metrics, &[alert("a"), alert("b")]).problems(&expected);
         assert_eq!(problems, ["event b must not be alerted"]);
+    }
+
+    #[test]
+    fn a_group_is_counted_and_each_of_its_steps_is_alerted_once() {
+        let metrics = Metrics::new().unwrap();
+        let group = |name: &str| TrackerId::read(&format!("{name}@2024-05-01T12:00:00Z")).unwrap();
+        let step =
+            |name: &str, step| Alert { group: Some((group(name).to_string(), step, String::new())), ..alert("a") };
+        let (mut expected, told) = (expected(), [alert("a"), alert("b"), step("g", 1), step("g", 10)]);
+        expected.groups.insert(group("g"), 12);
+        let mut right = outcome(&metrics, &told);
+        let key = group("g").key();
+        right.items.push(
+            json!({ "EventId": { "S": key.event_id }, "Timestamp": { "S": key.timestamp }, "Count": { "N": "12" } }),
+        );
+        assert_eq!(right.problems(&expected), Vec::<String>::new());
+        let told = [alert("a"), alert("b"), step("g", 1), step("g", 1), step("h", 1)];
+        insta::assert_snapshot!(outcome(&metrics, &told).problems(&expected).join("\n"), @r"
+        step 1 of group g@2024-05-01T12:00:00Z was alerted 2 times, not once
+        step 10 of group g@2024-05-01T12:00:00Z was alerted 0 times, not once
+        step 1 of group h@2024-05-01T12:00:00Z must not be alerted
+        0 groups are stored, or count, not as they should
+        ");
     }
 
     #[test]

@@ -12,13 +12,14 @@ use winterbaume_core::MockResponse;
 use winterbaume_dynamodb::expr;
 use winterbaume_dynamodb::state::{DynamoDbError, DynamoDbState};
 use winterbaume_dynamodb::types::{
-    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, Table,
+    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, Table, UpdateAction,
 };
 
 use super::{ACCOUNT, wire};
 use crate::env::lock;
 
 const ITEM_LIMIT: usize = 400 * 1024;
+const TRANSACTION_LIMIT: usize = 100;
 
 /// Those of DynamoDB's reserved words that an item of ours has as attribute names.
 const RESERVED: [&str; 4] = ["DAY", "RULES", "SOURCE", "TIMESTAMP"];
@@ -28,16 +29,19 @@ pub(super) struct Tables {
     state: Mutex<DynamoDbState>,
 }
 
+#[derive(Default)]
 struct Refusal {
     code: &'static str,
     message: String,
     /// The item for which a condition failed, if it was asked for.
     item: Option<Item>,
+    /// Of a transaction: why each of its parts did not happen.
+    reasons: Option<Box<Value>>,
 }
 
 impl Refusal {
     fn invalid(message: impl Into<String>) -> Self {
-        Self { code: "ValidationException", message: message.into(), item: None }
+        Self { code: "ValidationException", message: message.into(), ..Self::default() }
     }
 
     fn answer(self) -> MockResponse {
@@ -47,6 +51,9 @@ impl Refusal {
         });
         if let Some(item) = self.item {
             wire::set(&mut body, "Item", json!(item));
+        }
+        if let Some(reasons) = self.reasons {
+            wire::set(&mut body, "CancellationReasons", *reasons);
         }
         MockResponse::json(400, body.to_string())
     }
@@ -59,7 +66,7 @@ impl From<DynamoDbError> for Refusal {
             DynamoDbError::ResourceInUse(_) | DynamoDbError::TableAlreadyExists(_) => "ResourceInUseException",
             _ => "ValidationException",
         };
-        Self { code, message: error.to_string(), item: None }
+        Self { code, message: error.to_string(), ..Self::default() }
     }
 }
 
@@ -87,12 +94,13 @@ impl Tables {
             "PutItem" => put_item(state, &input),
             "UpdateItem" => update_item(state, &input),
             "DeleteItem" => delete_item(state, &input),
+            "TransactWriteItems" => transact(state, &input),
             "Scan" => scan(state, &input),
             "Query" => query(state, &input),
             _ => Err(Refusal {
                 code: "UnknownOperationException",
                 message: format!("the emulator's DynamoDB does not know {operation}"),
-                item: None,
+                ..Refusal::default()
             }),
         };
         match answered {
@@ -178,44 +186,173 @@ fn get_item(state: &DynamoDbState, input: &Value) -> Answer {
     Ok(json!({ "Item": placeholders.project(input, item)? }))
 }
 
+/// A write that can be done: its request is right and its condition holds.
+enum Write<'a> {
+    Put {
+        table: &'a str,
+        item: Item,
+    },
+    Update {
+        table: &'a str,
+        key: Item,
+        actions: Vec<UpdateAction>,
+    },
+    Delete {
+        table: &'a str,
+        key: Item,
+    },
+    /// Only a condition.
+    Check {
+        table: &'a str,
+        key: Item,
+    },
+}
+
+impl<'a> Write<'a> {
+    fn put(state: &DynamoDbState, input: &'a Value) -> Result<Self, Refusal> {
+        let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
+        let table = table_name(input)?;
+        let item = item_in(input, "Item")?;
+        check_keys(state.describe_table(table)?, &item)?;
+        check_item(&item)?;
+        placeholders.check_condition(input, state.get_item(table, &item)?)?;
+        Ok(Self::Put { table, item })
+    }
+
+    fn update(state: &DynamoDbState, input: &'a Value) -> Result<Self, Refusal> {
+        let placeholders = Placeholders::read(input, &["ConditionExpression", "UpdateExpression"])?;
+        let table = table_name(input)?;
+        let key = key_of(state, input)?;
+        let actions = match input.get("UpdateExpression").and_then(Value::as_str) {
+            Some(text) => expr::parse_update_expression(text, &placeholders.names, &placeholders.values)
+                .map_err(Refusal::invalid)?,
+            None => Vec::new(),
+        };
+        let existing = state.get_item(table, &key)?.cloned();
+        placeholders.check_condition(input, existing.as_ref())?;
+        // Tried on a copy first, so that an item that is refused stays as it was.
+        let mut after = existing.unwrap_or_else(|| key.clone());
+        expr::apply_update_actions(&mut after, &actions).map_err(Refusal::invalid)?;
+        check_item(&after)?;
+        Ok(Self::Update { table, key, actions })
+    }
+
+    fn delete(state: &DynamoDbState, input: &'a Value) -> Result<Self, Refusal> {
+        let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
+        let table = table_name(input)?;
+        let key = key_of(state, input)?;
+        placeholders.check_condition(input, state.get_item(table, &key)?)?;
+        Ok(Self::Delete { table, key })
+    }
+
+    fn check(state: &DynamoDbState, input: &'a Value) -> Result<Self, Refusal> {
+        let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
+        if input.get("ConditionExpression").is_none() {
+            return Err(Refusal::invalid("The ConditionCheck has no ConditionExpression"));
+        }
+        let table = table_name(input)?;
+        let key = key_of(state, input)?;
+        placeholders.check_condition(input, state.get_item(table, &key)?)?;
+        Ok(Self::Check { table, key })
+    }
+
+    /// Of what `TransactItems` holds: one of `Put`, `Update`, `Delete` and `ConditionCheck`.
+    fn part(state: &DynamoDbState, part: &'a Value) -> Result<Self, Refusal> {
+        let mut kinds = part.as_object().into_iter().flatten();
+        match (kinds.next(), kinds.next()) {
+            (Some((kind, input)), None) => match kind.as_str() {
+                "Put" => Self::put(state, input),
+                "Update" => Self::update(state, input),
+                "Delete" => Self::delete(state, input),
+                "ConditionCheck" => Self::check(state, input),
+                _ => Err(Refusal::invalid(format!("TransactItems cannot hold {kind}"))),
+            },
+            _ => Err(Refusal::invalid("TransactItems can only contain one of Check, Put, Update or Delete")),
+        }
+    }
+
+    /// Which item it is about.
+    fn target(&self, state: &DynamoDbState) -> Result<(String, Vec<String>), Refusal> {
+        let (table, item) = match self {
+            Self::Put { table, item } => (table, item),
+            Self::Update { table, key, .. } | Self::Delete { table, key } | Self::Check { table, key } => (table, key),
+        };
+        let keys = state.describe_table(table)?.key_schema.iter();
+        let keys = keys.filter_map(|key| item.get(&key.attribute_name)).map(sort_key).collect();
+        Ok(((*table).to_owned(), keys))
+    }
+
+    /// Gives the item before a put or a delete, and the one after an update.
+    fn apply(self, state: &mut DynamoDbState) -> Result<Option<Item>, Refusal> {
+        Ok(match self {
+            Self::Put { table, item } => state.put_item(table, item)?,
+            Self::Update { table, key, actions } => state.update_item(table, &key, &actions)?,
+            Self::Delete { table, key } => state.delete_item(table, &key)?,
+            Self::Check { .. } => None,
+        })
+    }
+}
+
 fn put_item(state: &mut DynamoDbState, input: &Value) -> Answer {
-    let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
-    let table = table_name(input)?;
-    let item = item_in(input, "Item")?;
-    check_keys(state.describe_table(table)?, &item)?;
-    check_item(&item)?;
-    placeholders.check_condition(input, state.get_item(table, &item)?)?;
-    let old = state.put_item(table, item)?;
+    let old = Write::put(state, input)?.apply(state)?;
     Ok(returned(input, "ALL_OLD", old))
 }
 
 fn update_item(state: &mut DynamoDbState, input: &Value) -> Answer {
-    let placeholders = Placeholders::read(input, &["ConditionExpression", "UpdateExpression"])?;
-    let table = table_name(input)?;
-    let key = key_of(state, input)?;
-    let actions = match input.get("UpdateExpression").and_then(Value::as_str) {
-        Some(text) => {
-            expr::parse_update_expression(text, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?
-        }
-        None => Vec::new(),
-    };
-    let existing = state.get_item(table, &key)?.cloned();
-    placeholders.check_condition(input, existing.as_ref())?;
-    // Tried on a copy first, so that an item that is refused stays as it was.
-    let mut after = existing.unwrap_or_else(|| key.clone());
-    expr::apply_update_actions(&mut after, &actions).map_err(Refusal::invalid)?;
-    check_item(&after)?;
-    let new = state.update_item(table, &key, &actions)?;
+    let new = Write::update(state, input)?.apply(state)?;
     Ok(returned(input, "ALL_NEW", new))
 }
 
 fn delete_item(state: &mut DynamoDbState, input: &Value) -> Answer {
-    let placeholders = Placeholders::read(input, &["ConditionExpression"])?;
-    let table = table_name(input)?;
-    let key = key_of(state, input)?;
-    placeholders.check_condition(input, state.get_item(table, &key)?)?;
-    let old = state.delete_item(table, &key)?;
+    let old = Write::delete(state, input)?.apply(state)?;
     Ok(returned(input, "ALL_OLD", old))
+}
+
+/// All conditions first, then all writes. One request that is wrong, or two for one item, refuse the whole; conditions that
+/// fail cancel it, and each part is told why.
+fn transact(state: &mut DynamoDbState, input: &Value) -> Answer {
+    let parts = list(input, "TransactItems");
+    if parts.is_empty() || parts.len() > TRANSACTION_LIMIT {
+        let message = format!("TransactItems must hold 1 to {TRANSACTION_LIMIT} items, not {}", parts.len());
+        return Err(Refusal::invalid(message));
+    }
+    let (mut writes, mut reasons, mut targets) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for part in parts {
+        match Write::part(state, part) {
+            Ok(write) => {
+                if !targets.insert(write.target(state)?) {
+                    let message = "Transaction request cannot include multiple operations on one item";
+                    return Err(Refusal::invalid(message));
+                }
+                writes.push(write);
+                reasons.push(json!({ "Code": "None" }));
+            }
+            Err(refusal) if refusal.code == "ConditionalCheckFailedException" => {
+                let mut reason = json!({ "Code": "ConditionalCheckFailed", "Message": refusal.message });
+                if let Some(item) = refusal.item {
+                    wire::set(&mut reason, "Item", json!(item));
+                }
+                reasons.push(reason);
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    if writes.len() < parts.len() {
+        let codes: Vec<_> = reasons.iter().filter_map(|it| it.get("Code")?.as_str()).collect();
+        return Err(Refusal {
+            code: "TransactionCanceledException",
+            message: format!(
+                "Transaction cancelled, please refer cancellation reasons for specific reasons [{}]",
+                codes.join(", ")
+            ),
+            reasons: Some(Box::new(Value::from(reasons))),
+            item: None,
+        });
+    }
+    for write in writes {
+        write.apply(state)?;
+    }
+    Ok(json!({}))
 }
 
 fn scan(state: &DynamoDbState, input: &Value) -> Answer {
@@ -298,6 +435,7 @@ impl Placeholders {
             code: "ConditionalCheckFailedException",
             message: "The conditional request failed".to_owned(),
             item: existing.filter(|_| wanted).cloned(),
+            ..Refusal::default()
         })
     }
 

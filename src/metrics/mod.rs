@@ -117,6 +117,10 @@ metrics! {
         pub matches: IntCounterVec["rule_id", "severity"] => "matches_total",
         /// Records that an exception withheld, by rule id and the exception's position under `unless`, from 0.
         pub suppressed: IntCounterVec["rule_id", "exception"] => "suppressed_total",
+        /// Events counted in groups, by rule id.
+        pub grouped_events: IntCounterVec["rule_id"] => "grouped_events_total",
+        /// Alerts that opened a group, by rule id.
+        pub groups_opened: IntCounterVec["rule_id"] => "groups_opened_total",
         /// Alerts that SNS accepted, by severity.
         pub alerts_published: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_published_total",
         /// Attempts to publish an alert that failed, by error class.

@@ -241,6 +241,10 @@ impl RuleSource {
         for rule in rules.rules() {
             // A rule that never matched shows as zero, not as nothing.
             let _zero = self.metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]);
+            if rule.group.is_some() {
+                let _zero = self.metrics.grouped_events.with_label_values(&[&rule.id]);
+                let _zero = self.metrics.groups_opened.with_label_values(&[&rule.id]);
+            }
         }
         for (rule, exception) in rules.exceptions() {
             let _zero = self.metrics.suppressed.with_label_values(&[rule.id.as_str(), &exception.to_string()]);

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use time::Date;
 
+use crate::cloudtrail::json;
 use condition::Rule;
 pub use cost::{Cost, LooksAt};
 use dismissal::Watched;
@@ -106,6 +107,33 @@ pub struct Group {
     pub by: Vec<String>,
     /// A number and `s`, `m`, `h` or `d`.
     pub window: String,
+}
+
+impl Group {
+    /// The length of `window`. One that a file may not have is an hour.
+    #[must_use]
+    pub fn seconds(&self) -> u64 {
+        let unit = match self.window.as_bytes().last() {
+            Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'd') => 86_400,
+            _ => 3_600,
+        };
+        let number =
+            self.window.get(..self.window.len().saturating_sub(1)).and_then(|number| number.parse::<u32>().ok());
+        number.map_or(3_600, |number| u64::from(number) * unit)
+    }
+}
+
+/// What a record says at a path, as conditions read it, in canonical JSON: one value as it stands, several as an array.
+/// Null reads as absent.
+#[must_use]
+pub(crate) fn value_at(record: &[u8], path: &str) -> Option<String> {
+    let mut found =
+        pattern::values(record, path).into_iter().filter(|value| !json::is_null(value)).map(json::canonical);
+    let first = found.next()?;
+    let rest: Vec<_> = found.collect();
+    if rest.is_empty() { Some(first) } else { Some(format!("[{first},{}]", rest.join(","))) }
 }
 
 /// A rule as alerts and the admin pages show it.

@@ -12,7 +12,7 @@ What the emulators lack, and what is done about it:
 - moto checks a condition and writes without a lock (`moto_serial.py` adds one); its S3 notifications carry no
   `versionId` and encode `/`, which real ones do not; table names are checked against DynamoDB's reserved words.
 - MiniStack rejects table names under three characters, as DynamoDB does.
-- Both serve long polls, redrive, `ReturnValuesOnConditionCheckFailure`, secondary indexes, FIFO topics with
+- Both serve long polls, redrive, `ReturnValuesOnConditionCheckFailure`, transactions with their reasons, secondary indexes, FIFO topics with
   deduplication, and SNS to SQS. Neither sends S3's events to EventBridge, nor signs SNS messages verifiably; the
   scenarios send such messages themselves.
 """

@@ -576,11 +576,72 @@ def fifo_topic(world, seed):
         check(alert["attributes"]["MessageGroupId"], "message group")
 
 
+@scenario(visibility=10)
+def groups(world, seed):
+    """Two daemons, one of them killed, every record twice and in disorder: each bucket of a group counts each event
+    once, and its 1st, 10th and 100th are told once, or again under the same id."""
+    account = Account(seed)
+    rule = {"id": "often", "severity": "HIGH", "description": "Happens often", "eventName": "StopLogging"}
+    path = world.workdir / "groups.json"
+    path.write_text(json.dumps({"events": [rule | {"group": {"by": ["userIdentity.arn"], "window": "1h"}}]}))
+    records = []
+    for user, hour, count in [("alice", 9, 130), ("alice", 10, 12), ("bob", 9, 9)]:
+        for number in range(count):
+            time_ = f"2026-03-02T{hour:02}:{number % 60:02}:{number // 60:02}Z"
+            records.append(account.record("cloudtrail", "StopLogging", account.user(user), eventTime=time_))
+    for trail in ("", "second-trail/"):
+        account.random.shuffle(records)
+        for start in range(0, len(records), 30):
+            world.put_log(account, records[start : start + 30], prefix=trail)
+    daemons = [world.daemon(SECURITY_EVENTS_PATH=str(path)) for _ in range(2)]
+    wait_until(lambda: world.item_count() >= 20, "some items", seconds=90, every=0.02)
+    daemons[0].kill()
+    daemons[1].wait_ready()
+    world.wait_until_empty(seconds=240)
+
+    items = world.items()
+    counters = [item for item in items if item["EventId"].startswith("trailhound#group#")]
+    events = {item["EventId"]: item for item in items if not item["EventId"].startswith("trailhound#")}
+    same_keys(events, {record["eventID"] for record in records}, "stored events")
+    for event_id, item in events.items():
+        equal((item["Rules"], item.get("SettledRules")), ({"often"}, {"often"}), f"rules of {event_id}")
+    told = {}
+    wanted = {("alice", 9): 130, ("alice", 10): 12, ("bob", 9): 9}
+    equal(len(counters), len(wanted), "groups")
+    for item in counters:
+        user = json.loads(item["Key"])[0]["value"].rsplit("/", 1)[1]
+        count = wanted[user, int(item["Timestamp"][11:13])]
+        equal((item["Count"], item["Name StopLogging"]), (count, count), f"the count of {item['Key']}")
+        group = f"{item['EventId'].removeprefix('trailhound#group#')}@{item['Timestamp']}"
+        equal(sum(item_groups(event) == {f"{group} often"} for event in events.values()), count, f"events of {group}")
+        times = [e["Timestamp"] for e in events.values() if item_groups(e) == {f"{group} often"}]
+        equal((item["First"], item["Last"]), (min(times), max(times)), f"the times of {group}")
+        told |= {(group, step): item["AlertIds"] for step in (1, 10, 100) if step <= count}
+    documents = [alert["document"] for alert in world.alerts()]
+    ids = {}
+    for document in documents:
+        group = document["group"]
+        ids.setdefault((group["id"], group["step"]), set()).add(document["alert_id"])
+        check(group["step"] <= group["count"], f"step {group['step']} at {group['count']} events")
+    same_keys(ids, told, "steps")
+    for key, alert_ids in ids.items():
+        check(len(alert_ids) == 1 and alert_ids <= told[key], f"the alert of {key} is {alert_ids}")
+    equal(world.dead_count(), 0, "dead letters")
+    return f"{len(events)} events in {len(counters)} groups, {len(ids)} steps, {len(documents) - len(ids)} repeated"
+
+
+def item_groups(item):
+    """The groups that count an event, each with its rule."""
+    return item.get("Groups", set())
+
+
 @scenario(notify=False, visibility=4, max_receives=2)
 def real_data(world, seed, data):
     """Other people's records and messages: nothing dies, each has the outcome of the documents and of a second
     evaluation of the default rules, those that this evaluation understands."""
-    rules = [rule for rule in load_rules(DEFAULT_RULES) if is_plain(rule)]
+    # Each event alerts: what groups do is a scenario of its own.
+    plain = [rule for rule in load_rules(DEFAULT_RULES) if is_plain(rule)]
+    rules = [{key: value for key, value in rule.items() if key != "group"} for rule in plain]
     check(len(rules) > 40, "enough of the default rules have no pattern")
     path = world.workdir / "plain.json"
     path.write_text(json.dumps({"events": rules}))

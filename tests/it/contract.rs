@@ -1,6 +1,6 @@
 //! One suite for each port, run on every fake and on every real adapter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use trailhound::deliver::{Delivered, Delivery};
 use trailhound::ports::{
     AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectRequest, ObjectStore, Receipt, ReceivedMessage,
 };
-use trailhound::rules::Severity;
+use trailhound::rules::{Group, Severity};
+use trailhound::tracker::{CrossAttempt, Crossed, Crossing, MAX_SLOTS, TrackerId, membership};
 
 const LENGTH: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
@@ -185,6 +186,7 @@ fn item(event_id: &str, rules: &[&str]) -> StoredItem {
         },
         rules: rules.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
         recorded_only: BTreeSet::new(),
+        groups: BTreeMap::new(),
         event: StoredEvent::Json("{\"eventName\":\"StopLogging\"}".to_owned()),
         source: Source {
             object: Some(SourceObject {
@@ -340,6 +342,157 @@ async fn recorded_only_contract(store: &Arc<dyn AlertStore>) {
     }
 }
 
+/// An event at this minute that `rule` counts by its address.
+fn counted(number: u32, minute: u8, rule: &str) -> StoredItem {
+    let group = Group { by: vec!["sourceIPAddress".to_owned()], window: "1h".to_owned() };
+    let at = datetime!(2026-05-01 12:00 UTC) + time::Duration::minutes(minute.into());
+    let record = br#"{"sourceIPAddress":"203.0.113.7"}"#;
+    let member = membership(rule, &group, record, at, Some("StopLogging"), Some("203.0.113.7"));
+    let event = item(&format!("e0000000-0000-4000-8000-{number:012}"), &[rule]);
+    StoredItem { groups: [(rule.to_owned(), member)].into(), ..event }
+}
+
+fn tracker_of(item: &StoredItem) -> TrackerId {
+    item.groups.values().next().unwrap().tracker.clone()
+}
+
+async fn cross(store: &dyn AlertStore, tracker: &TrackerId, name: &str, expired: Option<&str>) -> Crossed {
+    let (token, expired) = (token(name), expired.map(token));
+    let (rule, severity, expired) = ("g", Severity::High, expired.as_ref());
+    store.cross(CrossAttempt { tracker, rule, severity, token: &token, length: LENGTH, expired }).await.unwrap()
+}
+
+fn crossing(crossed: Crossed) -> Crossing {
+    match crossed {
+        Crossed::Claimed(crossing) => *crossing,
+        other => panic!("expected a step, got {other:?}"),
+    }
+}
+
+async fn tracker_contract(store: &Arc<dyn AlertStore>) {
+    let record = async |item: &StoredItem, name: &str| store.record(item, &token(name), LENGTH, None).await.unwrap();
+    let first = counted(100, 30, "g");
+    let tracker = tracker_of(&first);
+    let open = Recorded::Counted([("g".to_owned(), tracker.clone())].into());
+
+    // Nothing was counted.
+    assert_eq!(cross(&**store, &tracker, "a", None).await, Crossed::Clear);
+    // The first event reaches the first step; recorded once more, it is not counted once more.
+    for name in ["a", "a", "b"] {
+        assert_eq!(record(&first, name).await, open);
+    }
+    let ours = crossing(cross(&**store, &tracker, "a", None).await);
+    assert_eq!((ours.step, ours.state.count, ours.previous, &ours.tracker), (1, 1, None, &tracker));
+    assert_eq!(ours.claim.alert.alert_id, tracker.alert_id(1));
+    assert_eq!((ours.claim.alert.rules.clone(), ours.claim.alert.severity), (set(&["g"]), Severity::High));
+    assert_eq!(crossing(cross(&**store, &tracker, "a", None).await).claim, ours.claim, "a lost answer");
+    assert_eq!(cross(&**store, &tracker, "b", None).await, Crossed::Held(ours.claim.clone()));
+
+    // While a step is due, what is counted is not settled.
+    assert_eq!(record(&counted(101, 50, "g"), "b").await, open);
+    // The claim is renewed and taken over like that of an event.
+    assert!(store.renew(&tracker.key(), &ours.claim, &token("a2")).await.unwrap());
+    assert!(store.renew(&tracker.key(), &ours.claim, &token("a2")).await.unwrap(), "a lost answer");
+    let renewed = Claim { token: token("a2"), ..ours.claim.clone() };
+    assert_eq!(cross(&**store, &tracker, "b", Some("a")).await, Crossed::Held(renewed.clone()));
+    let taken = crossing(cross(&**store, &tracker, "b", Some("a2")).await);
+    assert_eq!((&taken.claim.alert, &taken.claim.token), (&ours.claim.alert, &token("b")));
+    assert_eq!((taken.state.count, taken.state.names["StopLogging"], taken.state.addresses["203.0.113.7"]), (2, 2, 2));
+    assert!(!store.renew(&tracker.key(), &renewed, &token("a3")).await.unwrap());
+
+    // Told: nothing is due, whoever marks it how often.
+    for _ in 0..2 {
+        assert!(store.mark_step(&tracker, 1, &mark_of(&taken.claim)).await.unwrap());
+    }
+    assert_eq!(cross(&**store, &tracker, "c", None).await, Crossed::Clear);
+    assert_eq!(record(&first, "c").await, open, "its rule is settled by whoever recorded it");
+    for _ in 0..2 {
+        store.settle(&first.key, &set(&["g"])).await.unwrap();
+    }
+    assert_eq!(record(&first, "c").await, Recorded::Settled);
+
+    // Up to the next step each event is settled as it is counted, and its copies are.
+    for number in 102..109 {
+        let minute = if number == 105 { 10 } else { 40 };
+        assert_eq!(record(&counted(number, minute, "g"), "d").await, Recorded::Settled);
+        assert_eq!(record(&counted(number, minute, "g"), "e").await, Recorded::Settled);
+    }
+    assert_eq!(cross(&**store, &tracker, "d", None).await, Crossed::Clear);
+    assert_eq!(record(&counted(109, 45, "g"), "d").await, open);
+    let tenth = crossing(cross(&**store, &tracker, "d", None).await);
+    assert_eq!((tenth.step, tenth.state.count, tenth.state.names["StopLogging"]), (10, 10, 10));
+    assert_eq!((&*tenth.state.first, &*tenth.state.last), ("2026-05-01T12:10:00Z", "2026-05-01T12:50:00Z"));
+    assert_eq!(tenth.claim.alert.alert_id, tracker.alert_id(10));
+    // A late mark of the step before does not hide this one.
+    assert!(!store.mark_step(&tracker, 1, &mark_of(&ours.claim)).await.unwrap());
+    assert!(store.mark_step(&tracker, 10, &mark_of(&tenth.claim)).await.unwrap());
+    assert_eq!(cross(&**store, &tracker, "e", None).await, Crossed::Clear);
+
+    // Another bucket of the key knows the one before.
+    let next = counted(120, 60, "g");
+    assert!(matches!(record(&next, "f").await, Recorded::Counted(_)));
+    let opened = crossing(cross(&**store, &tracker_of(&next), "f", None).await);
+    assert_eq!((opened.step, opened.state.count, opened.previous), (1, 1, Some(10)));
+
+    // Beside a rule that alerts by itself: its alert first, then the group.
+    let both = StoredItem { rules: counted(121, 1, "g").rules, ..counted(121, 1, "g") };
+    let both = StoredItem { rules: both.rules.into_iter().chain([("r".to_owned(), Severity::High)]).collect(), ..both };
+    let own = claimed(record(&both, "g").await);
+    assert_eq!(own.alert.rules, set(&["r"]));
+    store.mark(&both.key, &mark_of(&own)).await.unwrap();
+    assert_eq!(record(&both, "h").await, Recorded::Settled, "it was quiet");
+    let other =
+        StoredItem { groups: [("h".to_owned(), counted(0, 0, "h").groups["h"].clone())].into(), ..both.clone() };
+    let other =
+        StoredItem { rules: other.rules.into_iter().chain([("h".to_owned(), Severity::Low)]).collect(), ..other };
+    let added = record(&other, "i").await;
+    assert_eq!(added, Recorded::Counted([("h".to_owned(), tracker_of(&other))].into()), "a rule that was added later");
+
+    // Names are bounded.
+    for number in 200..230 {
+        let mut event = counted(number, 1, "n");
+        let member = event.groups.get_mut("n").unwrap();
+        (member.name, member.address) = (Some(format!("Name{number}")), None);
+        store.record(&event, &token("a"), LENGTH, None).await.unwrap();
+    }
+    let named = crossing(cross(&**store, &tracker_of(&counted(200, 1, "n")), "a", None).await);
+    assert_eq!((named.state.count, named.state.names.len(), named.state.addresses.len()), (30, MAX_SLOTS + 1, 0));
+    assert_eq!(named.state.names.values().sum::<u64>(), 30);
+}
+
+/// Many at once: each event counts once, and one caller gets each step.
+async fn racing_tracker_contract(store: &Arc<dyn AlertStore>) {
+    let persist = async |store: &Arc<dyn AlertStore>, item: &StoredItem, name: &str| {
+        for _ in 0..200 {
+            match store.record(item, &token(name), LENGTH, None).await {
+                Ok(recorded) => return recorded,
+                Err(error) => assert_eq!((error.class, &error.fault), (ErrorClass::Transient, &Fault::Contended)),
+            }
+        }
+        panic!("never recorded");
+    };
+    let mut racing = tokio::task::JoinSet::new();
+    for number in 0..40_u32 {
+        let store = Arc::clone(store);
+        // Each event twice.
+        let event = counted(300 + number / 2, u8::try_from(number).unwrap(), "race");
+        racing.spawn(async move { persist(&store, &event, &format!("racer-{number}")).await });
+    }
+    let outcomes = racing.join_all().await;
+    assert!(outcomes.iter().all(|it| matches!(it, Recorded::Counted(_))), "{outcomes:?}");
+    let tracker = tracker_of(&counted(300, 0, "race"));
+    let mut racing = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let (store, tracker) = (Arc::clone(store), tracker.clone());
+        racing.spawn(async move { cross(&*store, &tracker, &format!("racer-{number}"), None).await });
+    }
+    let outcomes = racing.join_all().await;
+    let mut claimed = outcomes.into_iter().filter_map(|it| if let Crossed::Claimed(it) = it { Some(it) } else { None });
+    let (winner, second) = (claimed.next().unwrap(), claimed.next());
+    assert_eq!((winner.step, winner.state.count, second), (1, 20, None));
+    assert!(!store.mark_step(&tracker, 1, &mark_of(&winner.claim)).await.unwrap(), "the tenth is due");
+}
+
 fn claim_of(item: &StoredItem, rules: &[&str]) -> Claim {
     let rules = set(rules);
     let alert_id = alert_id(&item.key.event_id, &rules);
@@ -409,6 +562,13 @@ mod fakes {
     async fn store_of_what_is_only_recorded() {
         let world = World::new(1, LENGTH, 3);
         recorded_only_contract(&world.ports().store).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_of_trackers() {
+        let world = World::new(1, LENGTH, 3);
+        tracker_contract(&world.ports().store).await;
+        racing_tracker_contract(&world.ports().store).await;
     }
 }
 
@@ -481,5 +641,12 @@ mod adapters {
     async fn store_of_what_is_only_recorded() {
         let (_emulator, _made, ports) = account(Names::default()).await;
         recorded_only_contract(&ports.store).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn store_of_trackers() {
+        let (_emulator, _made, ports) = account(Names::default()).await;
+        tracker_contract(&ports.store).await;
+        racing_tracker_contract(&ports.store).await;
     }
 }

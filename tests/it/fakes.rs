@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use trailhound::deliver::Delivered;
 use trailhound::ports::{
     AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectBody, ObjectChunks, ObjectRequest, ObjectStore,
     PortError, Ports, QueueAttributes, Receipt, ReceivedMessage,
+};
+use trailhound::tracker::{
+    CrossAttempt, CrossDecision, Crossed, Crossing, TrackerId, TrackerState, decide_crossing, quiet_after,
 };
 
 /// What happens to one call.
@@ -186,6 +189,8 @@ pub struct World {
     /// Buckets that deny everything.
     pub denied: Mutex<BTreeSet<String>>,
     pub table: Mutex<BTreeMap<EventKey, Row>>,
+    /// Taken after the table, where both are.
+    pub trackers: Mutex<BTreeMap<TrackerId, TrackerState>>,
     pub topic: Mutex<Vec<Accepted>>,
     pub troubles: Mutex<Troubles>,
     /// Asked first.
@@ -196,6 +201,8 @@ pub struct World {
     pub witness: Mutex<Witness>,
     pub visibility: Duration,
     pub max_receive_count: u32,
+    /// Whether a receive that hangs ends in a time-out, as the adapter has it.
+    pub receives_end: AtomicBool,
     /// How to kill each process, by its number.
     kills: Mutex<BTreeMap<u64, Kill>>,
     processes: AtomicU64,
@@ -220,6 +227,7 @@ impl World {
             objects: Mutex::default(),
             denied: Mutex::default(),
             table: Mutex::default(),
+            trackers: Mutex::default(),
             topic: Mutex::default(),
             troubles: Mutex::new(Box::new(|_| None)),
             troubles_of: Mutex::new(Box::new(|_, _| None)),
@@ -228,6 +236,7 @@ impl World {
             witness: Mutex::new(Box::new(|_, _, _| ())),
             visibility,
             max_receive_count,
+            receives_end: AtomicBool::new(false),
             kills: Mutex::default(),
             processes: AtomicU64::new(0),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -472,10 +481,11 @@ impl MessageQueue for Fake {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<ReceivedMessage>, PortError> {
-        // Nobody gives up a receive: its adapter ends it.
-        let Ok(answer) =
-            tokio::time::timeout(wait + RECEIVE_TIMEOUT, self.receive_or_hang(max, wait, visibility)).await
-        else {
+        let receiving = self.receive_or_hang(max, wait, visibility);
+        if !self.0.receives_end.load(Ordering::Relaxed) {
+            return receiving.await;
+        }
+        let Ok(answer) = tokio::time::timeout(wait + RECEIVE_TIMEOUT, receiving).await else {
             let operation = "sqs:ReceiveMessage";
             self.saw(Seen::Ended { operation, ok: false });
             return Err(lost(operation));
@@ -780,10 +790,11 @@ impl AlertStore for Fake {
         let (mut claimed, mut held) = (None, None);
         let recorded = {
             let mut table = lock(&self.0.table);
+            let mut trackers = lock(&self.0.trackers);
             let there = table.get(&item.key).map(|row| &row.state);
             let live = there.and_then(|it| it.claim.as_ref().filter(|claim| !claim.alert.rules.is_subset(&it.settled)));
             before = live.map(|claim| claim.token.0.clone());
-            match decide(there, Attempt { item, token, length, expired }) {
+            match decide(there, Attempt { item, token, length, expired, trackers: &trackers }) {
                 Decision::Answer(Recorded::Held(claim)) => {
                     held = Some(claim.token.0.clone());
                     Recorded::Held(claim)
@@ -801,6 +812,12 @@ impl AlertStore for Fake {
                         row.state.claim = Some(claim.clone());
                         claimed = Some(claim.token.0.clone());
                     }
+                    for count in &change.counts {
+                        let member = &count.membership;
+                        row.state.groups.insert(member.rule.clone(), member.tracker.clone());
+                        let before = trackers.remove(&member.tracker);
+                        trackers.insert(member.tracker.clone(), count.applied(before));
+                    }
                     change.answer()
                 }
             }
@@ -814,6 +831,68 @@ impl AlertStore for Fake {
         self.end(trouble.as_ref(), operation, recorded).await
     }
 
+    async fn cross(&self, attempt: CrossAttempt<'_>) -> Result<Crossed, PortError> {
+        let operation = "dynamodb:UpdateItem#cross";
+        let trouble = self.begin(operation, &[attempt.tracker.to_string()]).await?;
+        let (mut token, mut held, mut before) = (None, None, None);
+        let crossed = {
+            let mut trackers = lock(&self.0.trackers);
+            let claimed = |trackers: &BTreeMap<TrackerId, TrackerState>, claim: Claim| {
+                let state = trackers[attempt.tracker].clone();
+                let before = attempt.tracker.previous(state.window).filter(|_| state.step() == 1);
+                Crossed::Claimed(Box::new(Crossing {
+                    tracker: attempt.tracker.clone(),
+                    step: state.step(),
+                    claim,
+                    previous: before.and_then(|before| Some(trackers.get(&before)?.count)),
+                    state,
+                }))
+            };
+            match decide_crossing(trackers.get(attempt.tracker), attempt) {
+                CrossDecision::Clear => Crossed::Clear,
+                CrossDecision::Held(claim) => {
+                    held = Some(claim.token.0.clone());
+                    Crossed::Held(claim)
+                }
+                CrossDecision::Claimed(claim) => claimed(&trackers, claim),
+                CrossDecision::Write(claim) => {
+                    let replaced = trackers.get_mut(attempt.tracker).unwrap().claim.replace(claim.clone());
+                    before = replaced.filter(|it| it.alert.alert_id == claim.alert.alert_id).map(|it| it.token.0);
+                    token = Some(claim.token.0.clone());
+                    claimed(&trackers, claim)
+                }
+            }
+        };
+        if let Some(token) = &held {
+            self.saw(Seen::Held { token });
+        }
+        if let Some(token) = &token {
+            self.saw(Seen::Claimed { token, before: before.as_deref() });
+        }
+        self.end(trouble.as_ref(), operation, crossed).await
+    }
+
+    async fn mark_step(&self, tracker: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
+        let operation = "dynamodb:UpdateItem#mark";
+        let trouble = self.begin(operation, std::slice::from_ref(&mark.alert.alert_id)).await?;
+        let clear = lock(&self.0.trackers).get_mut(tracker).is_none_or(|state| {
+            state.quiet = state.quiet.max(quiet_after(step));
+            !state.is_due()
+        });
+        self.0.note(format!("{} {} marked", self.1, mark.alert.alert_id));
+        self.saw(Seen::Marked { alert_id: &mark.alert.alert_id });
+        self.end(trouble.as_ref(), operation, clear).await
+    }
+
+    async fn settle(&self, key: &EventKey, rules: &BTreeSet<String>) -> Result<(), PortError> {
+        let operation = "dynamodb:UpdateItem#settle";
+        let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
+        if let Some(row) = lock(&self.0.table).get_mut(key) {
+            row.state.settled.extend(rules.iter().cloned());
+        }
+        self.end(trouble.as_ref(), operation, ()).await
+    }
+
     async fn renew(&self, key: &EventKey, claim: &Claim, fresh: &ClaimToken) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem";
         let trouble = self.begin(operation, std::slice::from_ref(&key.event_id)).await?;
@@ -821,7 +900,11 @@ impl AlertStore for Fake {
         let mut renewed = false;
         let ours = {
             let mut table = lock(&self.0.table);
-            let held = table.get_mut(key).and_then(|row| row.state.claim.as_mut());
+            let mut trackers = lock(&self.0.trackers);
+            let held = match TrackerId::of_key(key) {
+                Some(tracker) => trackers.get_mut(&tracker).and_then(|state| state.claim.as_mut()),
+                None => table.get_mut(key).and_then(|row| row.state.claim.as_mut()),
+            };
             match held {
                 Some(held) if held.token == claim.token => {
                     held.token = fresh.clone();

@@ -698,7 +698,7 @@ async fn an_event_that_only_rules_in_shadow_match_is_stored_and_counted_and_neve
     scene.world.send(through_eventbridge(3));
     scene.until("an empty queue", 60, drained).await;
     let rules = ids(&["snapshots-on-trial"]);
-    let stored = ItemState { rules: rules.clone(), settled: rules, claim: None };
+    let stored = ItemState { rules: rules.clone(), settled: rules, ..ItemState::default() };
     assert_eq!(scene.state(3), stored);
     // A copy changes nothing.
     scene.deliver(1, &[0, 3]);

@@ -19,6 +19,7 @@ mod daemon;
 mod demo;
 mod fakes;
 mod faults;
+mod groups;
 #[cfg(feature = "emulator")]
 mod memory;
 mod observability;

@@ -22,7 +22,7 @@ pub(super) use parse::value_conditions;
 #[cfg(test)]
 pub(super) use parse::{CONDITIONS, LISTABLE, NEGATABLE};
 pub(super) use value::{Leaf, Test};
-pub(super) use walk::any_leaf;
+pub(super) use walk::{any_leaf, values};
 
 /// Named lists of conditions.
 pub(super) type Lists = HashMap<String, Arc<[Test]>>;

@@ -53,6 +53,27 @@ pub(super) fn any_below(value: &[u8], path: Option<&str>, arrays: usize, holds: 
     path.is_none() && holds(value)
 }
 
+/// The values at a path, whatever they are.
+pub(in crate::rules) fn values<'a>(record: &'a [u8], path: &str) -> Vec<&'a [u8]> {
+    let mut found = Vec::new();
+    collect(record, Some(path), 0, &mut found);
+    found
+}
+
+fn collect<'a>(value: &'a [u8], path: Option<&str>, arrays: usize, found: &mut Vec<&'a [u8]>) {
+    let Some(path) = path else {
+        found.push(value);
+        return;
+    };
+    if json::is_object(value) {
+        for (rest, value) in hosts(value, path) {
+            collect(value, further(rest), arrays, found);
+        }
+    } else if json::is_array(value) && arrays < MAX_ARRAYS {
+        json::elements(value).for_each(|one| collect(one, Some(path), arrays + 1, found));
+    }
+}
+
 /// A path with nothing left has come to its end.
 pub(super) fn further(rest: &str) -> Option<&str> {
     (!rest.is_empty()).then_some(rest)

@@ -12,6 +12,9 @@ use super::op::Rule;
 
 pub const BUCKET: &str = "trail-logs";
 
+/// The rule with a group.
+pub const IN_GROUPS: &str = "in-groups";
+
 /// The modes of the rules that change. The others are always in force, and their modes never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -24,6 +27,9 @@ impl Rules {
 
     pub fn text(self) -> String {
         let mut rules = on_trial();
+        rules.push(json!({"id": IN_GROUPS, "description": "Happens often", "severity": "LOW",
+                          "eventName": ["StopLogging", "DescribeInstances"],
+                          "group": {"by": ["sourceIPAddress", "requestParameters"], "window": "30m"}}));
         for (id, severity, pattern, rule) in
             [("any-key", "CRITICAL", "*AccessKey*", self.any_key), ("any-stop", "LOW", "Stop*", self.any_stop)]
         {
@@ -38,9 +44,10 @@ impl Rules {
     /// The rules that an event matches.
     pub fn matching(self, event: u32) -> BTreeMap<&'static str, Mode> {
         let always: &[_] = match event % 6 {
-            1 | 4 => &[("trail-stopped", Mode::Alert)],
+            1 | 4 => &[("trail-stopped", Mode::Alert), (IN_GROUPS, Mode::Alert)],
             2 | 5 => &[("access-key", Mode::Alert), ("key-on-trial", Mode::Shadow)],
             3 => &[("snapshots-on-trial", Mode::Shadow)],
+            _ if event % 12 == 6 => &[(IN_GROUPS, Mode::Alert)],
             _ => &[],
         };
         let changing = match event % 6 {
@@ -69,6 +76,11 @@ pub fn severity_of(rule: &str) -> Severity {
         "access-key" => Severity::Medium,
         _ => Severity::Low,
     }
+}
+
+/// The start of the bucket in which [`IN_GROUPS`] counts an event.
+pub fn bucket_of(event: u32) -> String {
+    format!("2026-05-01T12:{:02}:00Z", event % 60 / 30 * 30)
 }
 
 /// The number of an event, by its id.
@@ -142,7 +154,8 @@ pub fn event_id(event: u32) -> String {
 
 pub fn record(event: u32) -> serde_json::Value {
     let (source, name) = match event % 6 {
-        0 => ("ec2.amazonaws.com", "DescribeInstances"),
+        0 if event % 12 == 6 => ("ec2.amazonaws.com", "DescribeInstances"),
+        0 => ("ec2.amazonaws.com", "DescribeRegions"),
         3 => ("ec2.amazonaws.com", "DescribeSnapshots"),
         1 | 4 => ("cloudtrail.amazonaws.com", "StopLogging"),
         _ => ("iam.amazonaws.com", "CreateAccessKey"),

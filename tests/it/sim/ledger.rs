@@ -15,8 +15,9 @@ use trailhound::health::{Health, Intake};
 use trailhound::metrics::Metrics;
 use trailhound::ports::ErrorClass;
 use trailhound::rules::{Mode, Severity};
+use trailhound::tracker::{TrackerId, TrackerState};
 
-use super::fixtures::{Rules, event_id, event_of, severity_of};
+use super::fixtures::{IN_GROUPS, Rules, bucket_of, event_id, event_of, severity_of};
 use super::process::{CONCURRENCY, Process};
 use crate::fakes::{Seen, Trouble, World, lock};
 
@@ -94,6 +95,8 @@ struct Acceptance {
     process: u64,
     excused: bool,
     marked: bool,
+    /// For a step of a group: the bucket's start and the step.
+    step: Option<(String, u64)>,
 }
 
 #[derive(Default)]
@@ -295,8 +298,9 @@ impl Ledger {
 
     /// Nothing is published but under a claim of one's own that is fresh.
     fn publishing(&mut self, world: &World, process: u64, alerts: &[Outbound]) {
-        let table = lock(&world.table);
+        let (table, trackers) = (lock(&world.table), lock(&world.trackers));
         let claims = table.values().filter_map(|row| row.state.claim.as_ref());
+        let claims = claims.chain(trackers.values().filter_map(|state| state.claim.as_ref()));
         let claims: Vec<_> =
             claims.filter(|it| alerts.iter().any(|alert| alert.alert_id == it.alert.alert_id)).collect();
         let mut broken = Vec::new();
@@ -312,7 +316,7 @@ impl Ledger {
                 }
             }
         }
-        drop(table);
+        drop((table, trackers));
         self.broken.extend(broken);
     }
 
@@ -320,7 +324,7 @@ impl Ledger {
         let now = Instant::now();
         let dynamodb_or_sns = operation.starts_with("dynamodb:") || operation.starts_with("sns:");
         if dynamodb_or_sns && matches!(trouble, Trouble::Fail(ErrorClass::Permanent, _)) {
-            for event in subjects.iter().filter_map(|subject| event_behind(world, subject)) {
+            for event in subjects.iter().flat_map(|subject| events_behind(world, subject)) {
                 self.refused.entry(event).or_default().push(now);
             }
         }
@@ -465,7 +469,11 @@ impl Ledger {
                 if !state.settled.contains(rule) {
                     broken.push(format!("{message} was deleted before {rule} was settled for {id}"));
                 }
-                if mode == Mode::Alert && !self.ever(rule, *event, Mode::Shadow) && !self.told(&id, rule) {
+                if rule == IN_GROUPS {
+                    if !self.steps(&bucket_of(*event)).contains(&1) {
+                        broken.push(format!("{message} was deleted before the group of {id} was opened"));
+                    }
+                } else if mode == Mode::Alert && !self.ever(rule, *event, Mode::Shadow) && !self.told(&id, rule) {
                     broken.push(format!("{message} was deleted before {rule} was alerted for {id}"));
                 }
             }
@@ -491,6 +499,12 @@ impl Ledger {
         self.accepted.iter().any(|it| it.event == event_id && it.rules.contains(rule))
     }
 
+    /// The steps that were told of a bucket.
+    fn steps(&self, bucket: &str) -> BTreeSet<u64> {
+        let of = self.accepted.iter().filter_map(|it| it.step.as_ref());
+        of.filter(|(from, _)| from == bucket).map(|(_, step)| *step).collect()
+    }
+
     /// An event is evaluated under one rule set, exactly.
     fn recording(&mut self, process: u64, item: &StoredItem) {
         let event = event_of(&item.key.event_id);
@@ -512,6 +526,9 @@ impl Ledger {
 
     /// Each rule of an event is alerted once, under a claim; again only where it could not be known that it was.
     fn accepting(&mut self, world: &World, process: u64, alert: &Outbound, document: &serde_json::Value) {
+        if document["group"].is_object() {
+            return self.accepting_step(world, process, alert, document);
+        }
         let id = &alert.alert_id;
         let event_id = document["event_id"].as_str().unwrap().to_owned();
         let rules: BTreeSet<String> =
@@ -551,7 +568,87 @@ impl Ledger {
             process,
             excused: false,
             marked: false,
+            step: None,
         });
+    }
+
+    /// Each step of a bucket is told once, under a claim and in order; again only where it could not be known that it was.
+    fn accepting_step(&mut self, world: &World, process: u64, alert: &Outbound, document: &serde_json::Value) {
+        let (id, group) = (&alert.alert_id, &document["group"]);
+        let number = |name: &str| group[name].as_u64().unwrap();
+        let (step, count, from) = (number("step"), number("count"), group["from"].as_str().unwrap().to_owned());
+        let tracker = TrackerId::read(group["id"].as_str().unwrap()).unwrap();
+        let mut broken = Vec::new();
+        let claim = lock(&world.trackers).get(&tracker).and_then(|state| state.claim.clone());
+        if claim.is_none_or(|claim| claim.alert.alert_id != *id) {
+            broken.push(format!("{id} is published without a claim on it"));
+        }
+        let rules: Vec<_> = document["rules"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+        let event = event_of(document["event_id"].as_str().unwrap());
+        if rules != [IN_GROUPS] || document["severity"] != "LOW" || bucket_of(event) != from {
+            broken.push(format!("{id} tells {rules:?} with event {event} for the bucket {from}"));
+        }
+        let names: u64 = group["names"].as_array().unwrap().iter().map(|it| it["count"].as_u64().unwrap()).sum();
+        if count < step || names != count {
+            broken.push(format!("{id} tells step {step} at {count} events, {names} of them by name"));
+        }
+        for before in self.accepted.iter().filter(|it| it.alert_id == *id) {
+            let troubled = self.processes[&before.process].mark_troubled.contains(id);
+            if !before.excused && !troubled {
+                broken.push(format!("{id} is published once more, and nobody died and no answer was lost"));
+            }
+        }
+        let told = self.steps(&from);
+        let is_known = self.accepted.iter().any(|it| it.alert_id == *id);
+        if is_known != told.contains(&step) || (step > 1 && !told.contains(&(step / 10))) {
+            broken.push(format!("step {step} of {from} is told as {id} after {told:?}"));
+        }
+        self.broken.extend(broken);
+        self.accepted.push(Acceptance {
+            alert_id: id.clone(),
+            event: tracker.to_string(),
+            rules: [IN_GROUPS.to_owned()].into(),
+            process,
+            excused: false,
+            marked: false,
+            step: Some((from, step)),
+        });
+    }
+
+    /// Each event counts once, in its bucket, and the steps that the counts reached were told.
+    fn close_groups(&self, world: &World) -> Vec<String> {
+        let (table, trackers) = (lock(&world.table), lock(&world.trackers));
+        let mut broken = Vec::new();
+        let mut buckets: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (key, row) in table.iter() {
+            let event = event_of(&key.event_id);
+            let counted = row.state.groups.get(IN_GROUPS);
+            if row.state.rules.contains(IN_GROUPS) != counted.is_some() {
+                broken.push(format!("event {event} is counted in {counted:?}: {:?}", row.state));
+            }
+            if let Some(tracker) = counted {
+                buckets.entry(tracker.from().to_owned()).or_default().push(event);
+            }
+        }
+        for (tracker, state) in trackers.iter() {
+            let events = buckets.remove(tracker.from()).unwrap_or_default();
+            let (count, told) = (events.len() as u64, self.steps(tracker.from()));
+            let wanted: BTreeSet<u64> = [1, 10, 100, 1000].into_iter().filter(|step| *step <= count).collect();
+            if events.iter().any(|event| self.refused.contains_key(event)) {
+                continue;
+            }
+            if state.count != count || state.names.values().sum::<u64>() != count || state.is_due() || told != wanted {
+                broken.push(format!("{tracker} holds {count} events, tells {told:?} and says {state:?}"));
+            }
+            let minutes: Vec<_> = events.iter().map(|event| event % 60).collect();
+            let ends = [minutes.iter().min(), minutes.iter().max()].map(|minute| minute.copied().unwrap_or_default());
+            let ends = ends.map(|minute| format!("2026-05-01T12:{minute:02}:00Z"));
+            if [&state.first, &state.last] != [&ends[0], &ends[1]] {
+                broken.push(format!("{tracker} has events from {ends:?} and says {state:?}"));
+            }
+        }
+        broken.extend(buckets.into_keys().map(|bucket| format!("the bucket {bucket} has no tracker")));
+        broken
     }
 
     /// Whether nothing that can be read is left on the queue, but for what was denied or refused and may be put off.
@@ -596,11 +693,11 @@ impl Ledger {
                 if !state.rules.contains(rule) {
                     broken.push(format!("{id}: {rule} was not recorded"));
                 }
-                if mode == Mode::Alert && !self.told(&id, rule) {
+                if mode == Mode::Alert && rule != IN_GROUPS && !self.told(&id, rule) {
                     broken.push(format!("{id}: {rule} was never alerted"));
                 }
             }
-            for rule in &state.settled {
+            for rule in state.settled.iter().filter(|rule| *rule != IN_GROUPS) {
                 if !self.told(&id, rule) && !self.ever(rule, *event, Mode::Shadow) {
                     broken.push(format!("{id}: {rule} is settled and was never alerted"));
                 }
@@ -615,6 +712,8 @@ impl Ledger {
         for key in table.keys().filter(|key| !known.contains(&key.event_id)) {
             broken.push(format!("{key:?} is stored and never arrived"));
         }
+        drop(table);
+        broken.extend(self.close_groups(world));
         self.broken.extend(broken);
     }
 
@@ -624,7 +723,20 @@ impl Ledger {
     }
 }
 
-/// The event that an event id, or the alert id of its claim, stands for.
+/// The events that a tracker, an event id or the alert id of a claim stands for.
+fn events_behind(world: &World, subject: &str) -> Vec<u32> {
+    let trackers = lock(&world.trackers);
+    let of_step = |(tracker, state): &(&TrackerId, &TrackerState)| {
+        tracker.to_string() == subject || state.claim.as_ref().is_some_and(|claim| claim.alert.alert_id == subject)
+    };
+    let tracker = trackers.iter().find(of_step).map(|(tracker, _)| tracker.clone());
+    drop(trackers);
+    let Some(tracker) = tracker else { return event_behind(world, subject).into_iter().collect() };
+    let table = lock(&world.table);
+    let counted = table.iter().filter(|(_, row)| row.state.groups.values().any(|it| *it == tracker));
+    counted.map(|(key, _)| event_of(&key.event_id)).collect()
+}
+
 fn event_behind(world: &World, subject: &str) -> Option<u32> {
     let table = lock(&world.table);
     let of_claim = |state: &ItemState| state.claim.as_ref().is_some_and(|claim| claim.alert.alert_id == subject);

@@ -3,7 +3,7 @@
 //! A world holds a queue, objects, a table and a topic; processes are started, killed and stopped in it, and every call
 //! that they make can fail, hang, or lose its answer. The ledger judges each thing as it happens and, once the world is
 //! healthy again and drained, what is left: every matching event has exactly one item, each of its rules was alerted or,
-//! where it is on trial, only recorded, no message was deleted before, an alert repeats only where it could not be known
+//! where it is on trial, only recorded, or, where it has a group, counted once, each step that a count reached was alerted, no message was deleted before, an alert repeats only where it could not be known
 //! that it was accepted, and then with the same id, and only what cannot be read is on the dead-letter queue. The same
 //! list and seed give the same trace.
 //!
@@ -13,16 +13,20 @@
 //! - `alert_id_at_random`: the id of an alert is another one with each attempt.
 //! - `alert_what_is_on_trial`: a rule in shadow is claimed and alerted like any other.
 //! - `claims_stay_fresh_for_long`: a claim is used until a second before others may take it over.
+//! - `count_each_time`: an event is counted in its group each time it is recorded.
 //! - `delete_although_unread`: a message is deleted although one of its parts could not be read.
 //! - `delete_first`: a message is deleted before it is worked on.
 //! - `end_early_is_an_end`: a compressed body that ends early counts as read to its end.
 //! - `forget_failed_deletes`: a message whose delete failed is left to its redelivery.
 //! - `forget_the_mark`: an accepted alert is not marked.
+//! - `forget_the_mark_of_a_step`: a step of a group that was told is not marked.
 //! - `give_up_at_the_first_failure`: a call that fails for a passing reason is not repeated.
 //! - `ignore_what_is_settled`: a rule that was alerted is claimed again for another copy of its event.
 //! - `keep_at_the_stop`: a stopping process does not give back what it holds.
+//! - `mark_a_step_before_publishing`: a step of a group is marked before SNS accepted its alert.
 //! - `mark_before_publishing`: an alert is marked before SNS accepted it.
 //! - `never_let_go_of_an_event`: an event stays in work in a process for ever.
+//! - `never_loud`: an event whose count reaches a step is settled as if it reached none.
 //! - `no_heartbeat`: a held message is never extended.
 //! - `no_renewal`: a claim that is no longer fresh is published with all the same.
 //! - `publish_before_the_claim`: an alert is published before its event is stored and claimed.
@@ -35,11 +39,13 @@
 //! - `refuse_record`: an event that the table refuses counts as delivered.
 //! - `release_without_delay`: a message that cannot be read is given back at once.
 //! - `resume_from_the_start`: a body that broke off is resumed at its first byte.
+//! - `settle_before_the_step`: a counted event is settled before its group's step is told.
 //! - `stop_at_the_first_bad_part`: a part of a message that cannot be read keeps back the parts after it.
 //! - `take_over_at_once`: a claim of somebody else is taken over as soon as it is seen twice.
 //! - `take_over_early`: a claim is taken over after three quarters of its length.
 //! - `take_over_what_is_renewed`: a claim stands still from when it was first seen, although its token changed.
 //! - `trust_a_claim`: an event that somebody else has claimed counts as settled.
+//! - `trust_the_claim_of_a_step`: a step of a group that somebody else has claimed counts as told.
 
 pub mod fixtures;
 mod ledger;
@@ -216,9 +222,7 @@ fn the_same_events_in_opposite_order_never_block_each_other() {
 /// A process dies at each turn after each kind of call.
 #[test]
 fn a_death_at_any_await_point_loses_nothing() {
-    for call in
-        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
-    {
+    for call in Call::OF_WORK {
         for how in [Death::Before, Death::After].into_iter().chain((0..8).map(Death::Soon)) {
             let list = [
                 Op::Slow { call: Call::Publish, milliseconds: 11_000 },
@@ -236,9 +240,7 @@ fn a_death_at_any_await_point_loses_nothing() {
 /// Each answer of every kind is lost in turn.
 #[test]
 fn a_lost_answer_of_any_call_loses_nothing() {
-    for call in
-        [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::Mark, Call::Receive, Call::Extend, Call::Delete]
-    {
+    for call in Call::OF_WORK {
         for done in [None, Some(true), Some(false)] {
             let trouble = done.map_or(Op::LoseAnswer { call }, |done| Op::Hang { call, count: 2, done });
             let list = [

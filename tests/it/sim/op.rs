@@ -179,6 +179,8 @@ pub enum Call {
     Open,
     Publish,
     Record,
+    Cross,
+    Settle,
     Renew,
     Mark,
     Receive,
@@ -216,7 +218,7 @@ written_out! {
     Other: Copy Missing Damaged;
     Failure: Down Config Key Refused;
     Rule: Absent Alert Shadow;
-    Call: Open Publish Record Renew Mark Receive Extend Delete Survey CheckObjects CheckTopic CheckTable;
+    Call: Open Publish Record Cross Settle Renew Mark Receive Extend Delete Survey CheckObjects CheckTopic CheckTable;
     Service: S3 Sns DynamoDb Sqs;
 }
 
@@ -231,12 +233,25 @@ impl fmt::Debug for Death {
 }
 
 impl Call {
-    /// Those that the work on messages makes; checks come after them.
-    const OF_WORK: usize = 8;
-    const ALL: [Self; 12] = [
+    /// Those that the work on messages makes.
+    pub const OF_WORK: [Self; 10] = [
         Self::Open,
         Self::Publish,
         Self::Record,
+        Self::Cross,
+        Self::Settle,
+        Self::Renew,
+        Self::Mark,
+        Self::Receive,
+        Self::Extend,
+        Self::Delete,
+    ];
+    const ALL: [Self; 14] = [
+        Self::Open,
+        Self::Publish,
+        Self::Record,
+        Self::Cross,
+        Self::Settle,
         Self::Renew,
         Self::Mark,
         Self::Receive,
@@ -253,6 +268,8 @@ impl Call {
             Self::Open => "s3:GetObject",
             Self::Publish => "sns:PublishBatch",
             Self::Record => "dynamodb:PutItem",
+            Self::Cross => "dynamodb:UpdateItem#cross",
+            Self::Settle => "dynamodb:UpdateItem#settle",
             Self::Renew => "dynamodb:UpdateItem",
             Self::Mark => "dynamodb:UpdateItem#mark",
             Self::Receive => "sqs:ReceiveMessage",
@@ -316,7 +333,7 @@ fn arrival(random: &mut fastrand::Rng) -> Op {
 
 fn trouble(random: &mut fastrand::Rng) -> Op {
     let work = random.u8(..8) != 0;
-    let call = pick(random, if work { &Call::ALL[..Call::OF_WORK] } else { &Call::ALL });
+    let call = pick(random, if work { &Call::OF_WORK[..] } else { &Call::ALL });
     let service = pick(random, &Service::ALL);
     let seconds = 1 + random.u64(..300);
     let how = pick(random, &[Failure::Down, Failure::Down, Failure::Config, Failure::Key]);
@@ -359,7 +376,16 @@ fn trouble(random: &mut fastrand::Rng) -> Op {
 fn calm_trouble(random: &mut fastrand::Rng) -> Op {
     let service = pick(random, &[Service::S3, Service::Sns]);
     let how = pick(random, &[Failure::Down, Failure::Config]);
-    let quiet = [Call::Open, Call::Publish, Call::Record, Call::Renew, Call::CheckObjects, Call::CheckTable];
+    let quiet = [
+        Call::Open,
+        Call::Publish,
+        Call::Record,
+        Call::Cross,
+        Call::Settle,
+        Call::Renew,
+        Call::CheckObjects,
+        Call::CheckTable,
+    ];
     let call = pick(random, &quiet);
     let count = 1 + random.u32(..6);
     match random.u8(..12) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ impl Simulation {
         // With few receives a death too many shows on the dead-letter queue.
         let receives = [3, 5, 10][random.usize(..3)];
         let world = World::new(seed, VISIBILITY, receives);
+        world.receives_end.store(true, Ordering::Relaxed);
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(Rules::FIRST.text().as_bytes()).unwrap();
         let troubles = Arc::new(Mutex::new(Troubles::default()));

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -52,6 +52,7 @@ fn item(ids: &[&str]) -> StoredItem {
         },
         rules: ids.iter().map(|id| ((*id).to_owned(), Severity::High)).collect(),
         recorded_only: BTreeSet::new(),
+        groups: BTreeMap::new(),
         event: StoredEvent::Json("{\"eventName\":\"CreateAccessKey\"}".to_owned()),
         source: Source {
             object: Some(SourceObject { bucket: "logs".to_owned(), key: "a/b.json.gz".to_owned(), version_id: None }),
@@ -389,7 +390,7 @@ async fn an_item_that_everybody_writes_to_is_left_for_later() {
     let unclaimed = || conflict(Some(held(&["r1"], &[], None)));
     let server = Server::answering((0..8).map(|_| unclaimed())).await;
     let recorded = server.ports().store.record(&item(&["r1"]), &token("t1"), LENGTH, None).await;
-    assert_failed(recorded, ErrorClass::Transient, &Fault::Unavailable, &["9ee1a8a4"]);
+    assert_failed(recorded, ErrorClass::Transient, &Fault::Contended, &["9ee1a8a4"]);
     assert_eq!(server.requests().len(), 8);
 }
 
@@ -535,7 +536,7 @@ async fn each_refusal_of_a_put_has_its_class() {
         ("ProvisionedThroughputExceededException", "slow down", ErrorClass::Transient, Fault::Unavailable, ""),
         ("ThrottlingException", "Rate exceeded", ErrorClass::Transient, Fault::Unavailable, ""),
         ("RequestLimitExceeded", "Account limit", ErrorClass::Transient, Fault::Unavailable, ""),
-        ("TransactionConflictException", "ongoing", ErrorClass::Transient, Fault::Unavailable, ""),
+        ("TransactionConflictException", "ongoing", ErrorClass::Transient, Fault::Contended, ""),
         ("InternalServerError", "Internal", ErrorClass::Transient, Fault::Unavailable, ""),
         (
             "AccessDeniedException",

@@ -12,6 +12,7 @@ mod dynamodb;
 mod s3;
 mod sns;
 mod sqs;
+mod trackers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
