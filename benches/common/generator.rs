@@ -241,7 +241,8 @@ impl Generator {
     fn identity(&mut self, out: &mut String, source: &str, time: &str) {
         match self.random.u8(..20) {
             0..2 => write(out, format_args!("{{\"type\":\"AWSService\",\"invokedBy\":\"{source}.amazonaws.com\"}}")),
-            2 => self.fill(out, r#"{"type":"IAMUser","principalId":"AIDAEXAMPLE~~~~~~~~~","arn":"arn:aws:iam::111122223333:user/build","accountId":"111122223333","accessKeyId":"AKIAEXAMPLE~~~~~~~~~","userName":"build"}"#),
+            // A person's secret is told of.
+            2 if source != "secretsmanager" => self.fill(out, r#"{"type":"IAMUser","principalId":"AIDAEXAMPLE~~~~~~~~~","arn":"arn:aws:iam::111122223333:user/build","accountId":"111122223333","accessKeyId":"AKIAEXAMPLE~~~~~~~~~","userName":"build"}"#),
             _ => {
                 let role = self.random.choice(ROLES).unwrap_or_default();
                 let instance = match self.random.u8(..4) {
