@@ -27,12 +27,17 @@ pub(super) struct Sketch {
     colons: Vec<u32>,
     backslash: bool,
     incomplete: bool,
+    /// It would not be complete a second time.
+    hopeless: bool,
 }
+
+/// Longer records are not skimmed a second time: they are rare, and take longer to read.
+const MAX_AGAIN: usize = 256 * 1024;
 
 impl Sketch {
     pub(super) fn clear(&mut self) {
         self.colons.clear();
-        (self.backslash, self.incomplete) = (false, false);
+        (self.backslash, self.incomplete, self.hopeless) = (false, false, false);
     }
 
     /// A part of the record was read in another way.
@@ -40,9 +45,30 @@ impl Sketch {
         self.incomplete = true;
     }
 
-    /// `None` where not all of the record was skimmed.
-    pub(super) fn outline(&self) -> Option<Outline<'_>> {
+    /// The outline of a record, which is skimmed once more if not all of it was: it lay at the end of a text. `None` where
+    /// that cannot be done.
+    pub(super) fn outline(&mut self, record: &[u8]) -> Option<Outline<'_>> {
+        if self.incomplete && !self.hopeless && record.len() <= MAX_AGAIN {
+            self.skim_whole(record);
+        }
         (!self.incomplete).then_some(Outline { colons: &self.colons, backslash: self.backslash })
+    }
+
+    fn skim_whole(&mut self, record: &[u8]) {
+        self.clear();
+        let mut position = Position::default();
+        let (blocks, rest) = record.as_chunks::<BLOCK>();
+        let mut padded = [b' '; BLOCK];
+        padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let blocks = blocks.iter().chain(std::iter::once(&padded).filter(|_| !rest.is_empty()));
+        for (offset, block) in (0..).step_by(BLOCK).zip(blocks) {
+            match skim(block, offset, &mut position, self) {
+                Skimmed::Through => {}
+                Skimmed::End(place) if offset + place + 1 == record.len() => return,
+                Skimmed::End(_) | Skimmed::Odd => break,
+            }
+        }
+        self.incomplete = true;
     }
 
     fn add(&mut self, offset: usize, mut colons: u64) {
@@ -51,7 +77,7 @@ impl Sketch {
             match u32::try_from(at) {
                 Ok(at) if self.colons.len() < MAX_COLONS => self.colons.push(at),
                 _ => {
-                    self.incomplete = true;
+                    (self.incomplete, self.hopeless) = (true, true);
                     return;
                 }
             }

@@ -102,12 +102,15 @@ impl Splitter {
     pub(super) fn next<'a>(&'a mut self, text: &'a [u8], pos: &mut usize) -> Result<Option<Found<'a>>, DecodeError> {
         let stop = self.advance(text, pos)?;
         let index = self.count.saturating_sub(1);
-        let outline = self.sketch.outline();
-        Ok(match (stop, &self.held) {
+        let Self { sketch, held, .. } = self;
+        Ok(match (stop, held) {
             (Some(Stop::Whole(start)), _) => {
-                Some(Found::Record { index, raw: text.get(start..*pos).unwrap_or_default(), outline })
+                let raw = text.get(start..*pos).unwrap_or_default();
+                Some(Found::Record { index, raw, outline: sketch.outline(raw) })
             }
-            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => Some(Found::Record { index, raw, outline }),
+            (Some(Stop::Held), Held::Bytes(raw) | Held::TooLarge(raw)) => {
+                Some(Found::Record { index, raw, outline: sketch.outline(raw) })
+            }
             (Some(Stop::Problem(problem)), _) => Some(Found::Problem(problem)),
             (None, _) => {
                 self.offset += text.len() as u64;

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
 use memchr::memmem;
 
 use super::RuleSet;
@@ -43,27 +44,17 @@ const MAX_TYPES: usize = 4;
 /// What is remembered of the records that one matcher saw.
 #[derive(Debug, Default)]
 pub(super) struct Dismissal {
-    /// By what identifies a glance, without its steady members.
-    verdicts: HashMap<Vec<u8>, Verdict>,
-    /// Positions of rules, for the verdicts that ask.
+    /// By what identifies a glance, without its steady members: which of the lists holds the rules that are left.
+    verdicts: HashMap<Vec<u8>, usize, RandomState>,
+    /// Positions of rules, in order.
     lists: Vec<Vec<usize>>,
     /// By a rule's position and the values of what it asks for: whether that is not what it asks for.
-    decided: HashMap<Vec<u8>, bool>,
+    decided: HashMap<Vec<u8>, bool, RandomState>,
     key: Vec<u8>,
+    left: Vec<usize>,
+    /// A record of some members only, for patterns that ask for nothing else.
+    small: Vec<u8>,
 }
-
-#[derive(Clone, Copy, Debug)]
-enum Verdict {
-    /// No rule is left.
-    Dismissed,
-    /// Only the record itself can tell.
-    Look,
-    /// The steady members decide, for each rule of this list by themselves.
-    Asks(usize),
-}
-
-/// A rule asks for nothing that a glance has.
-struct Unfiltered;
 
 /// A steady member that decides about some rule.
 #[derive(Debug)]
@@ -74,29 +65,39 @@ pub(super) struct Watched {
     quoted: Vec<u8>,
 }
 
+impl Watched {
+    /// Most keys differ in one of these two bytes already.
+    fn ends(&self, before: &[u8]) -> bool {
+        let Some(behind) = before.len().checked_sub(self.quoted.len()).and_then(|at| before.get(at..)) else {
+            return false;
+        };
+        matches!((behind, &*self.quoted), ([b'"', .., last, _], [.., wanted, _]) if last == wanted)
+            && behind == self.quoted
+    }
+}
+
 /// The steady members that some rule asks for.
 pub(super) fn watched(rules: &[Rule]) -> Vec<Watched> {
-    let read = rules.iter().filter_map(|rule| rule.asks.as_ref()).fold(0, |all, asks| all | asks.members);
+    let asked = rules.iter().filter_map(|rule| rule.asks.as_ref()?.steady.as_ref());
+    let read = asked.fold(0, |all, (members, _)| all | members);
     let steady = STEADY.into_iter().enumerate().filter(|(place, _)| read & 1 << place != 0);
     steady.map(|(place, name)| Watched { place, quoted: format!("\"{name}\"").into_bytes() }).collect()
 }
 
-/// What a rule asks of steady members at the least.
+/// What a rule's pattern asks of some members at the least, where it cannot be met without them.
 #[derive(Debug)]
 pub(super) struct Asks {
-    /// A bit for each place in [`STEADY`].
-    members: u16,
-    /// Whether it asks for any of [`TEXTS`].
-    texts: bool,
-    pattern: Compiled,
+    /// Of [`TEXTS`].
+    texts: Option<Compiled>,
+    /// Of steady members, with a bit for each place in [`STEADY`].
+    steady: Option<(u16, Compiled)>,
 }
 
-/// `None` if a rule can be met whatever the steady members are.
 pub(super) fn asks(body: &Body) -> Option<Asks> {
-    let names: Vec<&str> = STEADY.into_iter().chain(TEXTS).collect();
-    let (pattern, members) = body.pattern()?.relaxed_to(&names)?;
-    let steady = members & ((1 << STEADY.len()) - 1);
-    Some(Asks { members: steady, texts: steady != members, pattern })
+    let pattern = body.pattern()?;
+    let texts = pattern.relaxed_to(&TEXTS).map(|(pattern, _)| pattern);
+    let steady = pattern.relaxed_to(&STEADY).map(|(pattern, members)| (members, pattern));
+    (texts.is_some() || steady.is_some()).then_some(Asks { texts, steady })
 }
 
 /// A text of a record.
@@ -132,48 +133,42 @@ struct Glance<'a> {
 struct Doubt;
 
 impl Dismissal {
-    /// Whether no rule can match the record, and no exception withhold it.
-    pub(super) fn dismisses(&mut self, rules: &RuleSet, raw: &[u8], outline: Outline<'_>) -> bool {
-        let Ok(glance) = Glance::of(raw, outline, &rules.watched) else { return false };
+    /// The positions of the rules that can match the record, or have exceptions that can withhold it, in order; often none.
+    /// `None` where there is a doubt.
+    pub(super) fn left(&mut self, rules: &RuleSet, raw: &[u8], outline: Outline<'_>) -> Option<&[usize]> {
+        let Ok(glance) = Glance::of(raw, outline, &rules.watched) else { return None };
         glance.write(&mut self.key);
         if self.key.len() > MAX_GLANCE_BYTES {
-            return false;
+            return None;
         }
-        let verdict = match self.verdicts.get(&self.key) {
-            Some(verdict) => *verdict,
-            None => self.remember(glance.verdict(rules)),
+        let list = if let Some(list) = self.verdicts.get(&self.key) {
+            *list
+        } else {
+            let positions = glance.verdict(rules, &mut self.small);
+            self.remember(positions)
         };
-        match verdict {
-            Verdict::Dismissed => true,
-            Verdict::Look => false,
-            Verdict::Asks(list) => {
-                let Some(positions) = self.lists.get(list) else { return false };
-                let (decided, key) = (&mut self.decided, &mut self.key);
-                positions.iter().all(|position| {
-                    rules.rule(*position).is_some_and(|rule| refused(*position, rule, raw, &glance, decided, key))
-                })
-            }
-        }
+        let Self { lists, left, decided, key, small, .. } = self;
+        left.clear();
+        let asks = |position: &&usize| {
+            let rule = rules.rule(**position);
+            rule.is_some_and(|rule| !refused(**position, rule, &glance, decided, key, small))
+        };
+        left.extend(lists.get(list)?.iter().filter(asks));
+        Some(left)
     }
 
-    fn remember(&mut self, verdict: Result<Vec<usize>, Unfiltered>) -> Verdict {
+    fn remember(&mut self, positions: Vec<usize>) -> usize {
         if self.verdicts.len() >= MAX_GLANCES {
             self.verdicts.clear();
             self.lists.clear();
         }
-        let verdict = match verdict {
-            Err(Unfiltered) => Verdict::Look,
-            Ok(positions) if positions.is_empty() => Verdict::Dismissed,
-            Ok(positions) => {
-                let known = self.lists.iter().position(|list| *list == positions);
-                Verdict::Asks(known.unwrap_or_else(|| {
-                    self.lists.push(positions);
-                    self.lists.len() - 1
-                }))
-            }
-        };
-        self.verdicts.insert(self.key.clone(), verdict);
-        verdict
+        let known = self.lists.iter().position(|list| *list == positions);
+        let list = known.unwrap_or_else(|| {
+            self.lists.push(positions);
+            self.lists.len() - 1
+        });
+        self.verdicts.insert(self.key.clone(), list);
+        list
     }
 }
 
@@ -181,34 +176,41 @@ impl Dismissal {
 fn refused(
     position: usize,
     rule: &Rule,
-    raw: &[u8],
     glance: &Glance<'_>,
-    decided: &mut HashMap<Vec<u8>, bool>,
+    decided: &mut HashMap<Vec<u8>, bool, RandomState>,
     key: &mut Vec<u8>,
+    small: &mut Vec<u8>,
 ) -> bool {
-    let Some(asks) = &rule.asks else { return false };
+    let Some((members, pattern)) = rule.asks.as_ref().and_then(|asks| asks.steady.as_ref()) else { return false };
+    let asked = || glance.steady.iter().enumerate().filter(|(place, _)| members & 1 << place != 0);
     key.clear();
     key.extend_from_slice(&position.to_be_bytes());
-    for (place, value) in glance.steady.iter().enumerate() {
-        if asks.members & 1 << place != 0 {
-            put(key, value);
-        }
-    }
-    if asks.texts {
-        glance.write_texts(key);
-    }
+    asked().for_each(|(_, value)| put(key, value));
     if key.len() > MAX_GLANCE_BYTES {
         return false;
     }
     if let Some(refused) = decided.get(key.as_slice()) {
         return *refused;
     }
-    let refused = !asks.pattern.matches(raw);
+    write_record(small, asked().filter_map(|(place, value)| Some((*STEADY.get(place)?, *value))));
+    let refused = !pattern.matches(small);
     if decided.len() >= MAX_GLANCES {
         decided.clear();
     }
     decided.insert(key.clone(), refused);
     refused
+}
+
+/// A record that has these members, as far as they are there.
+fn write_record<'v>(record: &mut Vec<u8>, members: impl Iterator<Item = (&'static str, &'v [u8])>) {
+    record.clear();
+    for (name, value) in members.filter(|(_, value)| !value.is_empty()) {
+        record.extend_from_slice(if record.is_empty() { b"{\"" } else { b",\"" });
+        record.extend_from_slice(name.as_bytes());
+        record.extend_from_slice(b"\":");
+        record.extend_from_slice(value);
+    }
+    record.extend_from_slice(if record.is_empty() { b"{}" } else { b"}" });
 }
 
 fn found(text: Option<&str>) -> Found<'_> {
@@ -295,7 +297,7 @@ impl<'a> Glance<'a> {
                 b'e' if before.ends_with(b"\"userIdentity.type\"") => return Err(Doubt),
                 b'y' if before.ends_with(b"\"userIdentity\"") => Slot::Identity(14),
                 _ => {
-                    let Some(one) = watched.iter().find(|one| before.ends_with(&one.quoted)) else { continue };
+                    let Some(one) = watched.iter().find(|one| one.ends(before)) else { continue };
                     Slot::Steady(one.place, one.quoted.len())
                 }
             };
@@ -329,7 +331,7 @@ impl<'a> Glance<'a> {
     }
 
     /// The positions of the rules that a record with such an identity can match, as far as the index knows.
-    fn verdict(&self, rules: &RuleSet) -> Result<Vec<usize>, Unfiltered> {
+    fn verdict(&self, rules: &RuleSet, small: &mut Vec<u8>) -> Vec<usize> {
         let [name, source, code] = self.texts.map(|member| found(member.text()));
         let kinds = std::iter::once(None).chain(self.types.into_iter().flatten().map(Some));
         let mut positions: Vec<usize> = kinds
@@ -337,8 +339,13 @@ impl<'a> Glance<'a> {
             .collect();
         positions.sort_unstable();
         positions.dedup();
-        let filtered = |position: &usize| rules.rule(*position).is_some_and(|rule| rule.asks.is_some());
-        if positions.iter().all(filtered) { Ok(positions) } else { Err(Unfiltered) }
+        self.write_small(small);
+        let asks = |position: &usize| rules.rule(*position).and_then(|rule| rule.asks.as_ref());
+        positions.retain(|position| {
+            let texts = asks(position).and_then(|asks| asks.texts.as_ref());
+            texts.is_none_or(|pattern| pattern.matches(small))
+        });
+        positions
     }
 
     /// Bytes that no other glance has, apart from its steady members: lengths say where a part ends, and absence is no text.
@@ -346,6 +353,17 @@ impl<'a> Glance<'a> {
         key.clear();
         self.types.iter().for_each(|text| put(key, text.map_or(b"", str::as_bytes)));
         self.write_texts(key);
+    }
+
+    /// A record of the texts alone. They hold neither quotes nor backslashes.
+    fn write_small(&self, record: &mut Vec<u8>) {
+        let value = |text: Member<'_>| match text {
+            Member::Absent => Vec::new(),
+            Member::Null => b"null".to_vec(),
+            Member::Text(text) => [b"\"", text.as_bytes(), b"\""].concat(),
+        };
+        let values = self.texts.map(value);
+        write_record(record, TEXTS.into_iter().zip(values.iter().map(Vec::as_slice)));
     }
 
     fn write_texts(&self, key: &mut Vec<u8>) {

@@ -53,27 +53,26 @@ impl Matcher {
     /// record reads as absent.
     pub fn matches(&mut self, raw: &[u8]) -> Vec<Arc<RuleInfo>> {
         let record = Record::read(raw);
-        let mut matched = Vec::new();
-        for position in self.memo.candidates(&self.rules, &record.key()) {
-            let Some(rule) = self.rules.rule(*position).filter(|rule| record.meets(&rule.body)) else {
-                continue;
-            };
-            match record.exception(rule) {
-                Some(exception) => *self.suppressed.entry((*position, exception)).or_default() += 1,
-                None => matched.push(Arc::clone(&rule.info)),
-            }
-        }
-        matched
+        let Self { rules, memo, suppressed, .. } = self;
+        let candidates = memo.candidates(rules, &record.key()).iter();
+        judge(&record, candidates.filter_map(|position| Some((*position, rules.rule(*position)?))), suppressed)
     }
 
     /// The same as [`Self::matches`], and faster for a record of which the outline is known.
     pub fn matches_outlined(&mut self, raw: &[u8], outline: Option<Outline<'_>>) -> Vec<Arc<RuleInfo>> {
-        match outline {
-            Some(outline) if self.dismissal.dismisses(&self.rules, raw, outline) => {
+        let Self { rules, dismissal, suppressed, .. } = self;
+        match outline.and_then(|outline| dismissal.left(rules, raw, outline)) {
+            Some([]) => {
                 self.dismissed += 1;
                 Vec::new()
             }
-            _ => self.matches(raw),
+            Some(left) => {
+                let record = Record::read(raw);
+                let key = record.key();
+                let left = left.iter().filter_map(|position| Some((*position, rules.rule(*position)?)));
+                judge(&record, left.filter(|(_, rule)| rule.body.allows(&key)), suppressed)
+            }
+            None => self.matches(raw),
         }
     }
 
@@ -91,6 +90,22 @@ impl Matcher {
         });
         told.collect()
     }
+}
+
+/// Those of some rules that match, in their order. Exceptions that withhold it are counted.
+fn judge<'r>(
+    record: &Record<'_>,
+    rules: impl Iterator<Item = (usize, &'r Rule)>,
+    suppressed: &mut BTreeMap<(usize, usize), u64>,
+) -> Vec<Arc<RuleInfo>> {
+    let mut matched = Vec::new();
+    for (position, rule) in rules.filter(|(_, rule)| record.meets(&rule.body)) {
+        match record.exception(rule) {
+            Some(exception) => *suppressed.entry((position, exception)).or_default() += 1,
+            None => matched.push(Arc::clone(&rule.info)),
+        }
+    }
+    matched
 }
 
 /// From what the index knows of a record to the rules that only ask for more than this.
