@@ -16,6 +16,7 @@ use crate::poller::{Slots, poll};
 use crate::ports::{PortError, Ports, QueueAttributes};
 use crate::reload::{self, RuleSource};
 use crate::retry::{Backoff, call};
+use crate::rules::Matchers;
 use crate::settle::Deleter;
 
 /// How long before the deadline held messages are given back; half of it, if it is short.
@@ -45,7 +46,17 @@ pub struct Daemon {
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let Daemon { config, rules, metrics, health, journal, stop } = daemon;
-    let context = Context { ports, env, config, rules, metrics, health, journal, in_work: InWork::default() };
+    let context = Context {
+        ports,
+        env,
+        config,
+        rules,
+        metrics,
+        health,
+        journal,
+        in_work: InWork::default(),
+        matchers: Matchers::default(),
+    };
     let (objects, interval) = (Arc::clone(&context.ports.objects), context.config.rules.poll_interval);
     context.env.tasks.spawn(reload::watch(context.rules.clone(), objects, context.env.clone(), interval));
     let Some(attributes) = reach_everything(&context).await else {

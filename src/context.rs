@@ -11,6 +11,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::ports::{PortError, Ports};
 use crate::reload::RuleSource;
+use crate::rules::Matchers;
 
 /// How long one call may take. The adapters' own time-outs are shorter; this one holds for any port.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(12);
@@ -29,6 +30,7 @@ pub struct Context {
     pub health: Arc<Health>,
     pub journal: Arc<Journal>,
     pub in_work: InWork,
+    pub matchers: Matchers,
 }
 
 impl Context {

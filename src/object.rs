@@ -176,7 +176,7 @@ impl Reader<'_> {
         counter.with_label_values(&["unreadable"]).inc_by(count);
         counter.with_label_values(&["evaluated"]).inc_by(raws.len() as u64);
         let length = raws.iter().map(Bytes::len).sum();
-        let mut matcher = Matcher::new(Arc::clone(self.rules));
+        let mut matcher = self.context.matchers.take(self.rules);
         let judge = move || {
             let mut found = Vec::new();
             for raw in raws {
@@ -189,6 +189,7 @@ impl Reader<'_> {
         };
         let (found, mut matcher) = self.context.env.compute.run_for(length, judge).await;
         count_suppressed(&mut matcher, &self.context.metrics);
+        self.context.matchers.give_back(matcher);
         self.deliver(found, None, None, delivery).await?;
         match first {
             Some(first) => Err(ObjectError::BadRecords { count, first }),
@@ -264,7 +265,6 @@ impl<E: Into<ObjectError>> From<E> for Stumble {
 /// The machine that moves between this task and the compute threads.
 struct Machine {
     decoder: Decoder,
-    matcher: Matcher,
     input: Input,
     output: Output,
 }
@@ -291,7 +291,6 @@ impl<'a> Reading<'a> {
     fn new(reader: Reader<'a>, object: &ObjectRef, key: &str) -> Self {
         let machine = Machine {
             decoder: Decoder::new(reader.context.config.source.limits),
-            matcher: Matcher::new(Arc::clone(reader.rules)),
             input: Input::default(),
             output: Output::default(),
         };
@@ -323,8 +322,7 @@ impl<'a> Reading<'a> {
     async fn run(&mut self, delivery: &mut Delivery) -> Result<Exhausted, Stumble> {
         let result = self.read(delivery).await;
         // What was found before an error is delivered; figures count for what was read.
-        if let Some(machine) = &mut self.machine {
-            count_suppressed(&mut machine.matcher, &self.reader.context.metrics);
+        if let Some(machine) = &self.machine {
             let progress = machine.decoder.progress();
             let metrics = &self.reader.context.metrics;
             metrics.decompressed_bytes.inc_by(progress.decompressed_bytes);
@@ -509,16 +507,21 @@ impl<'a> Reading<'a> {
         };
         let (compute, budget) =
             if self.inline { (&Compute::Inline, INLINE_STEP) } else { (&self.reader.context.env.compute, STEP_BYTES) };
+        // For each step: as many are in use as steps run, however many objects are in work.
+        let Reader { context, rules, .. } = self.reader;
+        let mut matcher = context.matchers.take(rules);
         let ran = compute
             .run(move || {
-                let Machine { decoder, matcher, input, output } = &mut *machine;
-                let step = decoder.step_within(budget, input, matcher, output);
-                (machine, step)
+                let Machine { decoder, input, output } = &mut *machine;
+                let step = decoder.step_within(budget, input, &mut matcher, output);
+                (machine, matcher, step)
             })
             .await;
-        let Some((machine, step)) = ran else {
+        let Some((machine, mut matcher, step)) = ran else {
             return Err(ObjectError::Bug.into());
         };
+        count_suppressed(&mut matcher, &context.metrics);
+        context.matchers.give_back(matcher);
         self.machine = Some(machine);
         Ok(step)
     }

@@ -49,6 +49,16 @@ impl Matcher {
         }
     }
 
+    /// Whether it is for this rule set.
+    pub(super) fn is_for(&self, rules: &Arc<RuleSet>) -> bool {
+        Arc::ptr_eq(&self.rules, rules)
+    }
+
+    pub(super) fn forget_records(&mut self) {
+        self.suppressed.clear();
+        self.dismissed = 0;
+    }
+
     /// The rules that match a record's raw bytes, in the order of the file. Never fails: what cannot be read of a
     /// record reads as absent.
     pub fn matches(&mut self, raw: &[u8]) -> Vec<Arc<RuleInfo>> {

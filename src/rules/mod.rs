@@ -14,6 +14,7 @@ pub mod import;
 mod index;
 mod lint;
 mod matcher;
+mod matchers;
 pub mod names;
 pub(crate) mod pattern;
 mod reader;
@@ -38,6 +39,7 @@ use dismissal::Watched;
 pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
 pub use matcher::{Matcher, Suppressed};
+pub use matchers::Matchers;
 
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
