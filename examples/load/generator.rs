@@ -189,9 +189,9 @@ impl Generator {
             out,
             ",\"eventTime\":\"{time}\",\"eventSource\":\"{source}.amazonaws.com\",\"eventName\":\"{name}\",\
              \"awsRegion\":\"eu-central-1\",\"sourceIPAddress\":\"10.{}.{}.{}\",\"userAgent\":\"{}\",\"requestParameters\":",
-            random.u8(..4),
-            random.u8(..),
-            random.u8(..),
+            random.u8(..2),
+            random.u8(..2),
+            random.u8(..100),
             random.choice(AGENTS).unwrap_or("")
         )?;
         fill(random, out, parameters);
