@@ -13,7 +13,9 @@ use std::time::{Duration, SystemTime};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::identity::IdentityCache;
+use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::identity::{
     IdentityFuture, ResolveCachedIdentity, SharedIdentityCache, SharedIdentityResolver,
 };
@@ -41,9 +43,10 @@ pub(super) struct Fresh {
 
 impl Fresh {
     /// The SDK's own chain: environment, profiles, web identity, container, instance.
-    pub(super) fn of_the_process(region: Option<Region>) -> Self {
+    pub(super) fn of_the_process(region: Option<Region>, http: SharedHttpClient) -> Self {
         let build = move || -> BoxFuture<'static, SharedCredentialsProvider> {
-            let chain = DefaultCredentialsChain::builder().region(region.clone());
+            let with = ProviderConfig::without_region().with_http_client(http.clone());
+            let chain = DefaultCredentialsChain::builder().configure(with).region(region.clone());
             Box::pin(async move { SharedCredentialsProvider::new(chain.build().await) })
         };
         Self { build: Box::new(build), keep: KEEP }

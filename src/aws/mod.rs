@@ -6,6 +6,7 @@
 mod credentials;
 mod dynamodb;
 mod errors;
+mod http;
 mod s3;
 mod sns;
 mod sqs;
@@ -60,14 +61,16 @@ pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
         Some(region) => configured.or_else(Region::new(region.to_owned())),
         None => configured.or_default_provider(),
     };
+    let client = http::client();
     let sdk = aws_config::defaults(BehaviorVersion::latest())
         .region(region)
+        .http_client(client.clone())
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts(CALL_TIMEOUT))
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_TIMEOUT).build())
         .load()
         .await;
-    let credentials = SharedCredentialsProvider::new(Fresh::of_the_process(sdk.region().cloned()));
+    let credentials = SharedCredentialsProvider::new(Fresh::of_the_process(sdk.region().cloned(), client));
     let sdk = sdk.into_builder().credentials_provider(credentials).build();
     let own_s3 =
         sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
@@ -89,6 +92,7 @@ fn local(endpoint: &str, region: &str, stall_timeout: Duration) -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(endpoint)
         .region(Region::new(region.to_owned()))
+        .http_client(http::client())
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts(CALL_TIMEOUT))

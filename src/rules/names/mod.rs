@@ -4,7 +4,7 @@
 //! models, `cloudtrail.txt` corrects it by hand, and `iam_actions.txt` knows what is called otherwise in an IAM policy or
 //! in the API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::rules::{suggest, wildcard};
 
@@ -81,7 +81,6 @@ const ALIASES: &[(&str, &str)] = &[
 pub struct EventNames {
     /// The names are sorted.
     by_source: BTreeMap<&'static str, Vec<&'static str>>,
-    by_name: HashMap<&'static str, Vec<&'static str>>,
     actions: Vec<Action>,
 }
 
@@ -131,13 +130,7 @@ impl EventNames {
                 known.sort_unstable();
             }
         }
-        let mut by_name = HashMap::<_, Vec<_>>::with_capacity(by_source.values().map(Vec::len).sum());
-        for (source, names) in &by_source {
-            for name in names {
-                by_name.entry(*name).or_default().push(*source);
-            }
-        }
-        let mut table = Self { by_source, by_name, actions: Vec::new() };
+        let mut table = Self { by_source, actions: Vec::new() };
         table.actions = lines(IAM_ACTIONS).map(|(service, rest)| table.action(service, rest)).collect();
         table
     }
@@ -149,8 +142,9 @@ impl EventNames {
 
     /// The event sources that have an event of exactly this name.
     #[must_use]
-    pub fn sources_of(&self, name: &str) -> &[&'static str] {
-        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    pub fn sources_of(&self, name: &str) -> Vec<&'static str> {
+        let has = |names: &[&str]| names.binary_search(&name).is_ok();
+        self.by_source.iter().filter(|(_, names)| has(names)).map(|(source, _)| *source).collect()
     }
 
     #[must_use]
@@ -172,7 +166,7 @@ impl EventNames {
     #[must_use]
     pub fn matches(&self, source: Option<&str>, pattern: &str) -> bool {
         match source {
-            None => self.by_name.keys().any(|name| wildcard::matches(pattern, name)),
+            None => self.by_source.values().flatten().any(|name| wildcard::matches(pattern, name)),
             Some(source) => self
                 .by_source
                 .get(source)

@@ -99,14 +99,20 @@ impl Compiled {
             names.iter().position(|name| local && *name == field.path)
         };
         let mut members = 0;
+        let mut fields = Vec::new();
+        // Where a field stands now.
+        let mut moved: Vec<Option<usize>> = vec![None; self.fields.len()];
         let mut kept = |want: &Want| {
-            let place = self.fields.get(want.field).and_then(place);
-            members |= place.map_or(0, |place| 1 << place);
-            place.is_some()
+            let field = self.fields.get(want.field)?;
+            members |= 1 << place(field)?;
+            let at = moved.get_mut(want.field)?.get_or_insert_with(|| {
+                fields.push(field.clone());
+                fields.len() - 1
+            });
+            Some(Want { field: *at, absent: want.absent })
         };
-        let ways: Vec<Vec<Want>> =
-            self.ways.iter().map(|way| way.iter().filter(|want| kept(want)).copied().collect()).collect();
-        ways.iter().all(|way| !way.is_empty()).then(|| (Self { fields: self.fields.clone(), ways }, members))
+        let ways: Vec<Vec<Want>> = self.ways.iter().map(|way| way.iter().filter_map(&mut kept).collect()).collect();
+        ways.iter().all(|way| !way.is_empty()).then_some((Self { fields, ways }, members))
     }
 
     /// How much the pattern holds: what all of its ways ask for.
