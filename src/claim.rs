@@ -122,6 +122,8 @@ pub struct Change {
     pub counts: Vec<Count>,
     /// Rules that are counted, before or now, and not settled.
     pub open: BTreeMap<String, TrackerId>,
+    /// Rules whose trackers are full: the event is not counted there, and settled.
+    pub excess: BTreeSet<String>,
 }
 
 impl Change {
@@ -160,11 +162,14 @@ impl Attempt<'_> {
     /// Counts these rules of the item that have groups.
     fn count(&self, counted: impl Fn(&str) -> bool) -> Vec<Count> {
         let wanted = self.item.groups.iter().filter(|(rule, _)| counted(rule));
-        wanted.map(|(_, member)| Count::decide(self.trackers.get(&member.tracker), member)).collect()
+        wanted.map(|(_, member)| Count::decide_among(self.trackers, member)).collect()
     }
 
     fn change(&self, recorded: BTreeSet<String>, claim: Option<Claim>, counts: Vec<Count>) -> Change {
         let (mut settled, mut open) = (recorded, BTreeMap::new());
+        let (excess, counts): (Vec<_>, Vec<_>) = counts.into_iter().partition(|count| count.kind == CountKind::Excess);
+        let excess: BTreeSet<String> = excess.into_iter().map(|count| count.membership.rule).collect();
+        settled.extend(excess.iter().cloned());
         for Count { membership, kind, .. } in &counts {
             if *kind == CountKind::Quiet {
                 settled.insert(membership.rule.clone());
@@ -172,7 +177,7 @@ impl Attempt<'_> {
                 open.insert(membership.rule.clone(), membership.tracker.clone());
             }
         }
-        Change { rules: self.item.rules.keys().cloned().collect(), settled, claim, counts, open }
+        Change { rules: self.item.rules.keys().cloned().collect(), settled, claim, counts, open, excess }
     }
 }
 
@@ -415,7 +420,7 @@ mod tests {
             let attempt = CrossAttempt { tracker, rule, severity, token, length: LENGTH, expired };
             match decide_crossing(Some(state), attempt) {
                 CrossDecision::Clear => true,
-                CrossDecision::Write(claim) => {
+                CrossDecision::Write(claim, _) => {
                     state.claim = Some(claim);
                     if !dies {
                         self.steps.push((tracker.clone(), state.step()));

@@ -184,7 +184,7 @@ impl Subject {
     fn key(&self) -> EventKey {
         match self {
             Self::Event(pending) => pending.item.key.clone(),
-            Self::Step(crossing, _) => crossing.tracker.key(),
+            Self::Step(crossing, _) => crossing.tracker.steps().key(),
         }
     }
 
@@ -219,6 +219,8 @@ struct Outcome {
     left: Vec<Pending>,
     /// Trackers of which no step is due any more.
     clear: BTreeSet<TrackerId>,
+    /// A step was told, which may settle what waits for it.
+    told: bool,
 }
 
 impl Outcome {
@@ -233,6 +235,7 @@ impl Outcome {
     fn add(&mut self, other: Self) {
         self.left.extend(other.left);
         self.clear.extend(other.clear);
+        self.told |= other.told;
     }
 }
 
@@ -325,12 +328,15 @@ impl Batch<'_> {
             let (steps, mut clear) = self.cross(&counted).await?;
             claimed.extend(steps);
             let published = self.publish(claimed).await?;
-            clear.extend(published.clear);
+            clear.extend(published.clear.iter().cloned());
             pending = self.cover(counted, &clear).await?;
             pending.extend(held);
             pending.extend(published.left);
             if pending.is_empty() {
                 return Ok(());
+            }
+            if published.told {
+                continue;
             }
             sleep(backoff.pause(&self.context.env.random), Until::Held(self.lease)).await?;
         }
@@ -618,6 +624,7 @@ impl Batch<'_> {
                     }
                 }
                 Ok(Marked::Step { tracker, is_clear }) => {
+                    outcome.told = true;
                     if is_clear {
                         outcome.clear.insert(tracker);
                     }
@@ -756,7 +763,7 @@ enum Look {
 
 async fn cross_one(context: &Context, lease: &Lease, question: Question) -> Result<Look, GaveUp> {
     let Question { tracker, rule, severity, event, seen } = question;
-    let Some(here) = context.in_work.enter(&tracker.key()) else { return Ok(Look::Held(seen)) };
+    let Some(here) = context.in_work.enter(&tracker.steps().key()) else { return Ok(Look::Held(seen)) };
     let (expired, token) = (expired(seen.as_ref()), ClaimToken(context.env.random.token()));
     let (length, expired) = (CLAIM_LENGTH, expired.as_ref());
     let attempt = CrossAttempt { tracker: &tracker, rule: &rule, severity, token: &token, length, expired };
@@ -799,6 +806,9 @@ async fn mark_one(
 ) -> Result<Marked, (Option<TrackerId>, GaveUp)> {
     let severity = claimed.claim.alert.severity;
     context.metrics.alerts_published.with_label_values(&[severity.as_str()]).inc();
+    for rule in &claimed.claim.alert.rules {
+        context.metrics.rule_alerts.with_label_values(&[rule]).inc();
+    }
     let event = claimed.subject.event();
     tracing::info!(
         alert.id = %claimed.claim.alert.alert_id,
@@ -831,7 +841,7 @@ async fn mark_one(
         }
         Subject::Step(crossing, _) => {
             let Crossing { tracker, step, state, .. } = *crossing;
-            if step == 1 {
+            if step == 1 && state.correlated.is_none() {
                 context.metrics.groups_opened.with_label_values(&[&state.rule]).inc();
             }
             let id = tracker.key().event_id;

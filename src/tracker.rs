@@ -11,8 +11,14 @@
 //!
 //! A claim is on one step, and its alert's id is that step's: once the step is told, the claim is spent. Steps are told
 //! in order, each once, and again only with the same id.
+//!
+//! A rule with a `threshold`, a `sequence` or `first_seen` is counted in the same way, and a tracker holds its events
+//! one by one ([`episodes`]). The steps are of the key as a whole and stand in its *head*, an item beside those of the
+//! buckets: each episode that is told is one step, and so is each that is only remembered.
 
-use std::collections::BTreeMap;
+mod episodes;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -21,17 +27,21 @@ use sha2::{Digest, Sha256};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
+use self::episodes::{DAY, Due, due, told_with};
+pub use self::episodes::{Entry, Span, episodes};
 use crate::alert::{EventKey, hex, shown};
 use crate::claim::{Claim, ClaimToken, ClaimedAlert};
-use crate::rules::{Group, Severity, value_at};
+use crate::rules::{Correlation, Group, Severity, Threshold, value_at};
 
 /// What the ids of items begin with that are not events.
 pub const RESERVED_PREFIX: &str = "trailhound#";
 
-const GROUP_PREFIX: &str = "trailhound#group#";
+/// Where the head of a key stands, beside its buckets.
+const HEAD: &str = "head";
 
-/// Grouped rules of one event that are counted; a transaction takes a hundred items. Rules beyond that alert by themselves.
-pub const MAX_TRACKERS: usize = 90;
+/// Rules of one event that are counted; a transaction takes a hundred items, and a correlation may need two. Rules beyond
+/// that alert by themselves.
+pub const MAX_TRACKERS: usize = 49;
 
 /// Names, and addresses, that a tracker counts by themselves; those beyond are counted together.
 pub const MAX_SLOTS: usize = 16;
@@ -43,15 +53,46 @@ const MAX_VALUE_CHARS: usize = 256;
 const EARLIEST: &str = "0000-01-01T00:00:00Z";
 const LATEST: &str = "9999-12-31T23:59:59Z";
 
-/// Names a tracker: `<32 hexadecimal digits>@<the bucket's start>`. Buckets of one rule and key differ in their start only.
+/// What a tracker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrackerKind {
+    /// The events of a group, of one bucket.
+    Group,
+    /// The events of a key of a correlation, of one bucket; or that key's head.
+    Correlation,
+    /// The keys of a rule's correlation, of one bucket.
+    Keys,
+    /// When a rule with `first_seen` began.
+    Since,
+}
+
+impl TrackerKind {
+    const ALL: [Self; 4] = [Self::Group, Self::Correlation, Self::Keys, Self::Since];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Correlation => "correlation",
+            Self::Keys => "keys",
+            Self::Since => "since",
+        }
+    }
+}
+
+/// Names a tracker: `<32 hexadecimal digits>@<the bucket's start>`, behind `correlation:` and the like where it is not of a
+/// group. Buckets of one rule and key differ in their start only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrackerId {
+    kind: TrackerKind,
     digest: String,
     from: String,
 }
 
 impl fmt::Display for TrackerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind != TrackerKind::Group {
+            write!(f, "{}:", self.kind.word())?;
+        }
         write!(f, "{}@{}", self.digest, self.from)
     }
 }
@@ -60,21 +101,63 @@ impl TrackerId {
     /// Reads what [`fmt::Display`] writes.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
+        let named = TrackerKind::ALL
+            .into_iter()
+            .find_map(|kind| Some((kind, text.strip_prefix(kind.word())?.strip_prefix(':')?)));
+        let (kind, text) = named.unwrap_or((TrackerKind::Group, text));
         let (digest, from) = text.split_once('@')?;
-        Some(Self { digest: digest.to_owned(), from: from.to_owned() })
+        Some(Self { kind, digest: digest.to_owned(), from: from.to_owned() })
     }
 
     /// The key of the tracker's item.
     #[must_use]
     pub fn key(&self) -> EventKey {
-        EventKey { event_id: format!("{GROUP_PREFIX}{}", self.digest), timestamp: self.from.clone() }
+        EventKey { event_id: self.partition(), timestamp: self.from.clone() }
+    }
+
+    /// What the buckets of a key, and its head, have in common.
+    #[must_use]
+    pub fn partition(&self) -> String {
+        format!("{RESERVED_PREFIX}{}#{}", self.kind.word(), self.digest)
     }
 
     /// The tracker whose item has this key.
     #[must_use]
     pub fn of_key(key: &EventKey) -> Option<Self> {
-        let digest = key.event_id.strip_prefix(GROUP_PREFIX)?;
-        Some(Self { digest: digest.to_owned(), from: key.timestamp.clone() })
+        let (word, digest) = key.event_id.strip_prefix(RESERVED_PREFIX)?.split_once('#')?;
+        let kind = TrackerKind::ALL.into_iter().find(|kind| kind.word() == word)?;
+        Some(Self { kind, digest: digest.to_owned(), from: key.timestamp.clone() })
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> TrackerKind {
+        self.kind
+    }
+
+    /// Where the steps stand and are claimed: the tracker itself, or its key's head.
+    #[must_use]
+    pub fn steps(&self) -> Self {
+        match self.kind {
+            TrackerKind::Correlation => Self { from: HEAD.to_owned(), ..self.clone() },
+            _ => self.clone(),
+        }
+    }
+
+    /// Of a correlation, in windows of so many seconds: the bucket before, this one, and the one after.
+    #[must_use]
+    pub fn neighbours(&self, window: u64) -> [Self; 3] {
+        let moved = |by: i64| {
+            let from = self.start().map_or_else(|| self.from.clone(), |start| rfc3339(start.saturating_add(by)));
+            Self { from, ..self.clone() }
+        };
+        let window = signed(window);
+        [moved(window.saturating_neg()), self.clone(), moved(window)]
+    }
+
+    /// The bucket's seconds, in a window of so many.
+    fn span(&self, window: u64) -> Span {
+        let from = self.start().unwrap_or_default();
+        Span { from, to: from.saturating_add(signed(window).saturating_sub(1)) }
     }
 
     /// The bucket's first second, in RFC 3339.
@@ -93,7 +176,7 @@ impl TrackerId {
     #[must_use]
     pub fn previous(&self, window: u64) -> Option<Self> {
         let from = rfc3339(self.start()?.saturating_sub(signed(window)));
-        (from != self.from).then(|| Self { digest: self.digest.clone(), from })
+        (from != self.from).then(|| Self { from, ..self.clone() })
     }
 
     /// One of so many lanes, always the same: the buckets of one key share it.
@@ -153,6 +236,56 @@ pub struct Membership {
     pub at: String,
     pub name: Option<String>,
     pub address: Option<String>,
+    /// Of a rule with a correlation.
+    pub sighting: Option<Sighting>,
+}
+
+/// What an event is to a correlation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    pub correlation: Correlation,
+    pub entry: Entry,
+    /// Where the keys of the rule are counted.
+    pub keys: TrackerId,
+}
+
+/// Finds the tracker of a record that matched a rule with a correlation. `steps` are those of a sequence that it met.
+#[must_use]
+pub fn sighting(
+    rule: &str,
+    correlation: &Correlation,
+    steps: &[u8],
+    record: &[u8],
+    event_id: &str,
+    (at, name, address): (OffsetDateTime, Option<&str>, Option<&str>),
+) -> Membership {
+    let meaning = serde_json::to_string(correlation).unwrap_or_default();
+    let group = Group { by: correlation.by().to_vec(), window: correlation.window().to_owned() };
+    let mut member = membership(rule, &group, record, at, name, address);
+    let of_rule = digest(["correlation", rule, &meaning]);
+    let seconds = at.unix_timestamp();
+    let bit = |step: &u8| 1_u8.checked_shl(u32::from(*step)).unwrap_or_default();
+    let entry = match correlation {
+        Correlation::FirstSeen(_) => {
+            Entry { at: seconds.div_euclid(DAY).saturating_mul(DAY), steps: 0, id: String::new(), value: None }
+        }
+        _ => Entry {
+            at: seconds,
+            steps: steps.iter().map(bit).fold(0, |all, bit| all | bit),
+            id: digest([event_id]).get(..12).unwrap_or_default().to_owned(),
+            value: match correlation {
+                Correlation::Threshold(Threshold { distinct: Some(path), .. }) => value_at(record, path)
+                    .map(|value| digest([value.as_str()]).get(..16).unwrap_or_default().to_owned()),
+                _ => None,
+            },
+        },
+    };
+    let from = member.tracker.from.clone();
+    let key = digest([of_rule.as_str(), &member.tracker.digest]);
+    member.tracker = TrackerId { kind: TrackerKind::Correlation, digest: key, from: from.clone() };
+    let keys = TrackerId { kind: TrackerKind::Keys, digest: of_rule, from };
+    member.sighting = Some(Sighting { correlation: correlation.clone(), entry, keys });
+    member
 }
 
 /// Finds the tracker of a record that matched a rule with a group.
@@ -180,7 +313,7 @@ pub fn membership(
         shown(&text, MAX_VALUE_CHARS)
     };
     Membership {
-        tracker: TrackerId { digest: digest(parts), from },
+        tracker: TrackerId { kind: TrackerKind::Group, digest: digest(parts), from },
         rule: rule.to_owned(),
         key: values
             .into_iter()
@@ -190,6 +323,7 @@ pub fn membership(
         at: rfc3339(at),
         name: name.map(str::to_owned),
         address: address.map(str::to_owned),
+        sighting: None,
     }
 }
 
@@ -211,6 +345,33 @@ pub struct TrackerState {
     pub names: BTreeMap<String, u64>,
     pub addresses: BTreeMap<String, u64>,
     pub claim: Option<Claim>,
+    /// Seconds since the epoch: when the item may go.
+    pub expires: u64,
+    /// Of a correlation.
+    pub correlated: Option<Correlated>,
+}
+
+/// What the trackers of a correlation hold. One bucket has its entries, the head what was told and claimed; put together,
+/// there are the entries of a bucket and its neighbours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correlated {
+    pub correlation: Correlation,
+    pub entries: BTreeSet<Entry>,
+    pub told: Vec<Span>,
+    /// What is claimed.
+    pub pending: Option<Span>,
+    /// Of `first_seen`: when the rule's first key was seen, where that is known.
+    pub since: Option<i64>,
+    /// The rule's own trackers, of the same bucket.
+    pub keys: TrackerId,
+}
+
+impl Correlated {
+    /// Where it is written down when the rule began.
+    #[must_use]
+    pub fn since_at(&self) -> TrackerId {
+        TrackerId { kind: TrackerKind::Since, digest: self.keys.digest.clone(), from: EARLIEST.to_owned() }
+    }
 }
 
 /// Where names and addresses beyond [`MAX_SLOTS`] are counted.
@@ -245,6 +406,8 @@ pub enum CountKind {
     Loud,
     /// It reaches no step. That holds for as long as the count is below [`TrackerState::quiet`].
     Quiet,
+    /// Of a correlation: it is beyond a limit, and not counted.
+    Excess,
 }
 
 /// How an event is counted in one tracker.
@@ -283,17 +446,47 @@ impl Count {
         }
     }
 
+    /// Decides how an event is counted in its tracker, which is among these if it is known.
+    #[must_use]
+    pub fn decide_among(trackers: &BTreeMap<TrackerId, TrackerState>, membership: &Membership) -> Self {
+        let state = trackers.get(&membership.tracker);
+        let mut count = Self::decide(state, membership);
+        if let Some(sighting) = &membership.sighting {
+            let limits = sighting.correlation.limits();
+            let is_full = |state: &TrackerState, limit: u32| state.count >= u64::from(limit);
+            let told = |state: &TrackerState| {
+                let told = state.correlated.iter().flat_map(|correlated| &correlated.told);
+                told.into_iter().any(|told| told.holds(sighting.entry.at))
+            };
+            count.kind = match state {
+                None if trackers.get(&sighting.keys).is_some_and(|keys| is_full(keys, limits.max_keys)) => {
+                    CountKind::Excess
+                }
+                None => CountKind::Opening,
+                Some(state) if sighting.has_event_limit() && is_full(state, limits.max_events) => CountKind::Excess,
+                // An episode with it is one that was told, whatever else comes.
+                Some(state) if told(state) => CountKind::Quiet,
+                Some(_) => CountKind::Loud,
+            };
+        }
+        count
+    }
+
     /// The tracker after it.
     #[must_use]
     pub fn applied(&self, before: Option<TrackerState>) -> TrackerState {
-        let Membership { rule, key, window, at, .. } = &self.membership;
+        let Membership { rule, key, window, at, sighting, .. } = &self.membership;
         let mut state = before.unwrap_or_else(|| TrackerState {
             rule: rule.clone(),
             key: key.clone(),
             window: *window,
+            correlated: sighting.as_ref().map(Sighting::opened),
             ..TrackerState::default()
         });
         state.count = state.count.saturating_add(1);
+        if let (Some(sighting), Some(correlated)) = (sighting, &mut state.correlated) {
+            correlated.entries.insert(sighting.entry.clone());
+        }
         if self.is_first {
             state.first.clone_from(at);
         }
@@ -307,6 +500,54 @@ impl Count {
         }
         state
     }
+}
+
+impl Sighting {
+    /// Days are few: who comes every day has no more of them than the window is long.
+    #[must_use]
+    pub fn has_event_limit(&self) -> bool {
+        !matches!(self.correlation, Correlation::FirstSeen(_))
+    }
+
+    fn opened(&self) -> Correlated {
+        Correlated {
+            correlation: self.correlation.clone(),
+            entries: BTreeSet::new(),
+            told: Vec::new(),
+            pending: None,
+            since: None,
+            keys: self.keys.clone(),
+        }
+    }
+}
+
+/// A tracker of a correlation as a whole: its bucket with the entries of the neighbours, and what the head says. `None`
+/// where the bucket is not there.
+#[must_use]
+pub fn whole(id: &TrackerId, of: impl Fn(&TrackerId) -> Option<TrackerState>) -> Option<TrackerState> {
+    let mut state = of(id)?;
+    let window = state.window;
+    let correlated = state.correlated.as_mut()?;
+    for neighbour in id.neighbours(window).iter().filter(|neighbour| *neighbour != id) {
+        let Some(other) = of(neighbour) else { continue };
+        correlated.entries.extend(other.correlated.into_iter().flat_map(|other| other.entries));
+        for (all, more) in [(&mut state.names, other.names), (&mut state.addresses, other.addresses)] {
+            for (name, count) in more {
+                let slot = all.entry(name).or_default();
+                *slot = slot.saturating_add(count);
+            }
+        }
+    }
+    if let Some(head) = of(&id.steps()) {
+        state.quiet = head.quiet;
+        state.claim = head.claim;
+        if let Some(head) = head.correlated {
+            correlated.told = head.told;
+            correlated.pending = head.pending;
+        }
+    }
+    correlated.since = of(&correlated.since_at()).and_then(|state| state.correlated?.since);
+    Some(state)
 }
 
 /// What the caller of [`crate::ports::AlertStore::cross`] brings.
@@ -353,13 +594,22 @@ pub enum CrossDecision {
     Claimed(Claim),
     /// Nothing to write.
     Held(Claim),
-    /// Write this claim, if the tracker's `Quiet` and `Claim` are as they were seen.
-    Write(Claim),
+    /// Write this claim, if `Quiet` and `Claim` are as they were seen; of a correlation, on this span.
+    Write(Claim, Option<Span>),
+    /// Of a correlation: write that this is told, as one step more, if `Quiet` is as it was seen. Then decide again.
+    Remember(Vec<Span>),
+    /// Of `first_seen`: write that the rule began then, if it did not before. Then decide again.
+    Begin(i64),
 }
 
 /// Decides who tells the next step of a tracker, `None` where there is none.
 #[must_use]
 pub fn decide_crossing(state: Option<&TrackerState>, attempt: CrossAttempt<'_>) -> CrossDecision {
+    if let Some(state) = state
+        && let Some(correlated) = &state.correlated
+    {
+        return decide_telling(state, correlated, attempt);
+    }
     let Some(state) = state.filter(|state| state.is_due()) else { return CrossDecision::Clear };
     let alert_id = attempt.tracker.alert_id(state.step());
     // A claim on another step is spent: that step was told.
@@ -370,7 +620,57 @@ pub fn decide_crossing(state: Option<&TrackerState>, attempt: CrossAttempt<'_>) 
         Some(claim) => claim.alert.clone(),
         None => ClaimedAlert { alert_id, rules: [attempt.rule.to_owned()].into(), severity: attempt.severity },
     };
-    CrossDecision::Write(Claim { token: attempt.token.clone(), length: attempt.length, alert })
+    CrossDecision::Write(Claim { token: attempt.token.clone(), length: attempt.length, alert }, None)
+}
+
+/// Decides who tells what is due in a bucket of a correlation.
+fn decide_telling(state: &TrackerState, correlated: &Correlated, attempt: CrossAttempt<'_>) -> CrossDecision {
+    let Correlated { correlation, entries, told, pending, since, .. } = correlated;
+    let alert_id = attempt.tracker.steps().alert_id(state.step());
+    let claim = |alert: ClaimedAlert, span: Option<Span>| {
+        CrossDecision::Write(Claim { token: attempt.token.clone(), length: attempt.length, alert }, span)
+    };
+    let live = state.claim.as_ref().filter(|claim| claim.alert.alert_id == alert_id);
+    if let Some(mine) = live.filter(|claim| claim.token == *attempt.token) {
+        return CrossDecision::Claimed(mine.clone());
+    }
+    let due = due(correlation, entries, told, attempt.tracker.span(state.window));
+    if due == Due::Nothing {
+        return CrossDecision::Clear;
+    }
+    // One step of a key after another: what is told decides what is due.
+    match live {
+        Some(theirs) if attempt.expired != Some(&theirs.token) => return CrossDecision::Held(theirs.clone()),
+        Some(theirs) => return claim(theirs.alert.clone(), *pending),
+        None => {}
+    }
+    let episode = match due {
+        Due::Nothing => return CrossDecision::Clear,
+        Due::Remember(episode) => return CrossDecision::Remember(told_with(told, episode)),
+        Due::Tell(episode) => episode,
+    };
+    if let Correlation::FirstSeen(_) = correlation {
+        match since {
+            Some(since) if *since <= episode.from => {
+                // It is still learning who is usual.
+                if episode.from < since.saturating_add(signed(state.window)) {
+                    return CrossDecision::Remember(told_with(told, episode));
+                }
+            }
+            _ => return CrossDecision::Begin(episode.from),
+        }
+    }
+    let alert = ClaimedAlert { alert_id, rules: [attempt.rule.to_owned()].into(), severity: attempt.severity };
+    claim(alert, Some(episode))
+}
+
+/// Up to which step everything is told once this one is: see [`TrackerState::quiet`].
+#[must_use]
+pub fn quiet_once_told(tracker: &TrackerId, step: u64) -> u64 {
+    match tracker.kind {
+        TrackerKind::Correlation => step,
+        _ => quiet_after(step),
+    }
 }
 
 #[cfg(test)]
@@ -396,13 +696,18 @@ mod tests {
 
     fn member(at: &str, name: &str) -> Membership {
         Membership {
-            tracker: TrackerId { digest: "d".repeat(32), from: "2024-05-01T12:00:00Z".to_owned() },
+            tracker: TrackerId {
+                kind: TrackerKind::Group,
+                digest: "d".repeat(32),
+                from: "2024-05-01T12:00:00Z".to_owned(),
+            },
             rule: "r".to_owned(),
             key: Vec::new(),
             window: 3600,
             at: at.to_owned(),
             name: Some(name.to_owned()),
             address: None,
+            sighting: None,
         }
     }
 
@@ -428,7 +733,7 @@ mod tests {
         let before = member.tracker.previous(3600).unwrap();
         let at = datetime!(2024-05-01 11:00 UTC);
         assert_eq!(before, of(&group(&["a"], "1h"), "{}", at).tracker, "one key, another bucket");
-        let ends = TrackerId { digest: String::new(), from: EARLIEST.to_owned() };
+        let ends = TrackerId { kind: TrackerKind::Group, digest: String::new(), from: EARLIEST.to_owned() };
         assert_eq!(ends.previous(3600), None);
         assert_eq!(TrackerId { from: LATEST.to_owned(), ..ends }.to(3600), LATEST);
     }
@@ -512,17 +817,17 @@ mod tests {
     #[test]
     fn one_claims_a_step_that_is_due_and_others_wait_or_take_over() {
         let mut state = TrackerState { count: 12, quiet: 0, ..TrackerState::default() };
-        let CrossDecision::Write(first) = crossing(Some(&state), "a", None) else { panic!() };
+        let CrossDecision::Write(first, None) = crossing(Some(&state), "a", None) else { panic!() };
         assert_eq!(first.alert.alert_id, member("", "").tracker.alert_id(1));
         state.claim = Some(first.clone());
         assert_eq!(crossing(Some(&state), "a", None), CrossDecision::Claimed(first.clone()), "a lost answer");
         assert_eq!(crossing(Some(&state), "b", None), CrossDecision::Held(first.clone()));
         assert_eq!(crossing(Some(&state), "b", Some("z")), CrossDecision::Held(first.clone()));
-        let CrossDecision::Write(taken) = crossing(Some(&state), "b", Some("a")) else { panic!() };
+        let CrossDecision::Write(taken, None) = crossing(Some(&state), "b", Some("a")) else { panic!() };
         assert_eq!((&taken.alert, taken.token.0.as_str()), (&first.alert, "b"));
         // Told: the claim is spent, and the next step is due already.
         state.quiet = quiet_after(1);
-        let CrossDecision::Write(second) = crossing(Some(&state), "b", None) else { panic!() };
+        let CrossDecision::Write(second, None) = crossing(Some(&state), "b", None) else { panic!() };
         assert_eq!(second.alert.alert_id, member("", "").tracker.alert_id(10));
         state.quiet = quiet_after(10);
         assert_eq!(crossing(Some(&state), "b", None), CrossDecision::Clear);

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::correlation::{self, CorrelationDocument};
 use super::group::GroupDocument;
 use super::render::{Detail, MAX_RULE_ID, ToldRule};
 use super::text::visible_json;
@@ -46,6 +47,8 @@ struct Document<'a> {
     source: Place,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<GroupDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation: Option<CorrelationDocument>,
     event: Option<&'a RawValue>,
     truncated: bool,
 }
@@ -120,7 +123,8 @@ pub(super) fn document(
         error_code: error_code.as_deref(),
         error_message: error_message.as_deref(),
         source: place(&event.source),
-        group: crossing.map(GroupDocument::new),
+        group: crossing.filter(|crossing| crossing.state.correlated.is_none()).map(GroupDocument::new),
+        correlation: crossing.and_then(correlation::document),
         event: record,
         truncated,
     };

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, StoredItem, shown};
 use crate::cloudtrail::{event_time, json};
 use crate::rules::{Mode, RuleInfo};
-use crate::tracker::{MAX_TRACKERS, Membership, RESERVED_PREFIX, membership};
+use crate::tracker::{MAX_TRACKERS, Membership, RESERVED_PREFIX, membership, sighting};
 
 /// DynamoDB takes at most 400 KB in one item, names included.
 const ITEM_LIMIT: usize = 400 * 1024;
@@ -125,13 +125,24 @@ fn outcome(raw: &[u8], code: Option<&str>, message: Option<&str>) -> Outcome {
     }
 }
 
-/// The trackers of rules that alert in groups. A record without a time is in no bucket.
-pub(super) fn groups(rules: &[Arc<RuleInfo>], raw: &[u8], facts: &Facts) -> BTreeMap<String, Membership> {
+/// The trackers of rules that do not alert for each event. A record without a time is in no bucket.
+pub(super) fn groups(
+    rules: &[Arc<RuleInfo>],
+    raw: &[u8],
+    event_id: &str,
+    facts: &Facts,
+) -> BTreeMap<String, Membership> {
     let Some(at) = facts.event_time else { return BTreeMap::new() };
     let (name, address) = (facts.event_name.as_deref(), facts.source_ip.as_deref());
-    let grouped =
-        rules.iter().filter(|rule| rule.mode == Mode::Alert).filter_map(|rule| Some((rule, rule.group.as_ref()?)));
-    grouped.map(|(rule, group)| (rule.id.clone(), membership(&rule.id, group, raw, at, name, address))).collect()
+    let of = |rule: &Arc<RuleInfo>| match (&rule.group, &rule.correlation) {
+        (Some(group), _) => Some(membership(&rule.id, group, raw, at, name, address)),
+        (None, Some(correlation)) => {
+            Some(sighting(&rule.id, correlation, &rule.steps, raw, event_id, (at, name, address)))
+        }
+        (None, None) => None,
+    };
+    let alerting = rules.iter().filter(|rule| rule.mode == Mode::Alert);
+    alerting.filter_map(|rule| Some((rule.id.clone(), of(rule)?))).collect()
 }
 
 /// See [`super::stored_item`].

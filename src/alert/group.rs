@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::shown;
 use super::text::inert;
+use super::{correlation, shown};
 use crate::tracker::{Crossing, KeyPart, quiet_after};
 
 /// Values of the key that are told.
@@ -13,7 +13,7 @@ const MAX_KEY_PARTS: usize = 20;
 /// Names, and addresses, that are told: the most frequent.
 const MAX_FREQUENT: usize = 5;
 /// What is told of a path, a value, a name or an address.
-const MAX_CHARS: usize = 256;
+pub(super) const MAX_CHARS: usize = 256;
 
 /// The field `group` of the document.
 #[derive(Serialize)]
@@ -33,9 +33,15 @@ pub(super) struct GroupDocument {
 }
 
 #[derive(Serialize)]
-struct Frequent {
+pub(super) struct Frequent {
     value: String,
     count: u64,
+}
+
+impl Frequent {
+    pub(super) fn told(&self) -> String {
+        format!("{} {}", inert(&self.value, MAX_CHARS), self.count)
+    }
 }
 
 impl GroupDocument {
@@ -58,14 +64,14 @@ impl GroupDocument {
     }
 }
 
-fn key(crossing: &Crossing) -> Vec<KeyPart> {
+pub(super) fn key(crossing: &Crossing) -> Vec<KeyPart> {
     let parts = crossing.state.key.iter().take(MAX_KEY_PARTS);
     let bounded = |text: &String| shown(text, MAX_CHARS);
     parts.map(|part| KeyPart { path: bounded(&part.path), value: part.value.as_ref().map(bounded) }).collect()
 }
 
 /// The most frequent first.
-fn frequent(all: &BTreeMap<String, u64>) -> Vec<Frequent> {
+pub(super) fn frequent(all: &BTreeMap<String, u64>) -> Vec<Frequent> {
     let mut all: Vec<_> =
         all.iter().map(|(value, count)| Frequent { value: shown(value, MAX_CHARS), count: *count }).collect();
     all.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
@@ -74,7 +80,7 @@ fn frequent(all: &BTreeMap<String, u64>) -> Vec<Frequent> {
 }
 
 /// A length of time as rule files write it.
-fn window(seconds: u64) -> String {
+pub(super) fn window(seconds: u64) -> String {
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
     let unit = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{seconds}s"), |(unit, letter)| format!("{}{letter}", seconds / unit))
@@ -82,21 +88,29 @@ fn window(seconds: u64) -> String {
 
 /// For the subject: how many events, where the alert does not open the group.
 pub(super) fn events(crossing: &Crossing) -> Option<String> {
+    if let Some(correlated) = &crossing.state.correlated {
+        return Some(correlation::subject(correlated));
+    }
     (crossing.step > 1).then(|| format!("{} events", crossing.state.count))
+}
+
+/// The values of the key, with their paths.
+pub(super) fn named(crossing: &Crossing) -> String {
+    let parts = key(crossing).into_iter().map(|part| match part.value {
+        Some(value) => format!("{} = {}", inert(&part.path, MAX_CHARS), inert(&value, MAX_CHARS)),
+        None => format!("no {}", inert(&part.path, MAX_CHARS)),
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// For the mail: the fields that tell of the group.
 pub(super) fn lines(crossing: &Crossing) -> Vec<(&'static str, String)> {
+    if let Some(correlated) = &crossing.state.correlated {
+        return correlation::lines(crossing, correlated);
+    }
     let Crossing { tracker, step, state, previous, claim: _ } = crossing;
     let window = window(state.window);
-    let key: Vec<_> = key(crossing)
-        .into_iter()
-        .map(|part| match part.value {
-            Some(value) => format!("{} = {}", inert(&part.path, MAX_CHARS), inert(&value, MAX_CHARS)),
-            None => format!("no {}", inert(&part.path, MAX_CHARS)),
-        })
-        .collect();
-    let of = format!("{}, {window} from {}", key.join(", "), tracker.from());
+    let of = format!("{}, {window} from {}", named(crossing), tracker.from());
     let next = quiet_after(*step).saturating_add(1);
     let mut lines = Vec::new();
     if *step == 1 {
@@ -115,10 +129,7 @@ pub(super) fn lines(crossing: &Crossing) -> Vec<(&'static str, String)> {
         lines.push(("Events", format!("{} from {} to {}", state.count, state.first, state.last)));
         lines.push(("More", format!("counted, and told at {next} events")));
         for (name, all) in [("Names", &state.names), ("Addresses", &state.addresses)] {
-            let all: Vec<_> = frequent(all)
-                .into_iter()
-                .map(|one| format!("{} {}", inert(&one.value, MAX_CHARS), one.count))
-                .collect();
+            let all: Vec<_> = frequent(all).iter().map(Frequent::told).collect();
             if !all.is_empty() {
                 lines.push((name, all.join(", ")));
             }

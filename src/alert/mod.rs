@@ -1,5 +1,6 @@
 //! What a match becomes: the event's identity and facts, the item to store, and the alert within SNS's limits.
 
+mod correlation;
 mod document;
 mod event;
 mod group;
@@ -223,9 +224,9 @@ pub fn detected_event(
     let (key, event_time) = event::key_and_time(&detection.raw);
     let facts = event::facts(&detection.raw, event_time);
     DetectedEvent {
+        groups: event::groups(&detection.rules, &detection.raw, &key.event_id, &facts),
         key,
         rules: detection.rules.clone(),
-        groups: event::groups(&detection.rules, &detection.raw, &facts),
         facts,
         record: json::to_valid(&detection.raw),
         source,

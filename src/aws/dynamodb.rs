@@ -28,7 +28,7 @@ use super::trackers::Memory;
 use crate::alert::{EventKey, Source, StoredEvent, StoredItem};
 use crate::claim::{Attempt, Change, Claim, ClaimToken, Decision, ItemState, Mark, Recorded, decide};
 use crate::ports::{AlertStore, ErrorClass, Fault, PortError};
-use crate::tracker::{CrossAttempt, Crossed, TrackerId};
+use crate::tracker::{Count, CrossAttempt, Crossed, TrackerId};
 
 const PUT: Operation = Operation {
     name: "dynamodb:PutItem",
@@ -109,6 +109,15 @@ pub(super) struct Expression {
 }
 
 impl Expression {
+    /// One more of what is set.
+    pub(super) fn set(&mut self, name: &str, attribute: &str, value: &str, is: AttributeValue) {
+        for part in [", ", name, " = ", value] {
+            self.update.push_str(part);
+        }
+        self.name(name, attribute);
+        self.value(value, is);
+    }
+
     pub(super) fn name(&mut self, placeholder: &str, name: &str) {
         self.names.insert(placeholder.to_owned(), name.to_owned());
     }
@@ -225,6 +234,21 @@ impl DynamoDb {
         }
     }
 
+    /// What is beyond a limit is never silent.
+    fn tell_excess(&self, change: &Change) {
+        for rule in &change.excess {
+            let excess = self.meter.metrics.correlation_excess.with_label_values(&[rule]);
+            if excess.get() == 0 {
+                tracing::warn!(
+                    rule.id = %rule,
+                    "an event is not counted by its rule: max_keys or max_events is reached (told once; \
+                     trailhound_correlation_excess_total counts)"
+                );
+            }
+            excess.inc();
+        }
+    }
+
     /// A consistent read; `None` where there is no item.
     async fn read(&self, key: &EventKey) -> Result<Option<Seen>, PortError> {
         self.meter
@@ -297,8 +321,13 @@ impl AlertStore for DynamoDb {
                 Written::Conflict(Some(now)) => there = Some(now),
                 Written::Conflict(None) => there = self.read(&item.key).await?,
                 Written::Done => {
-                    for count in &change.counts {
-                        metrics.grouped_events.with_label_values(&[&count.membership.rule]).inc();
+                    self.tell_excess(&change);
+                    for Count { membership, .. } in &change.counts {
+                        let counted = match membership.sighting {
+                            None => &metrics.grouped_events,
+                            Some(_) => &metrics.correlated_events,
+                        };
+                        counted.with_label_values(&[&membership.rule]).inc();
                     }
                     match there {
                         None => metrics.store_writes.inc(),

@@ -3,6 +3,7 @@
 //! The SDK signs, sends and times out; it does not retry. Every error is classified in `errors`, every call is counted
 //! and timed by `Meter`.
 
+mod correlations;
 mod credentials;
 mod dynamodb;
 mod errors;

@@ -7,10 +7,9 @@ use std::sync::Mutex;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, CancellationReason, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
+use super::correlations::{correlated_in, sighting_of};
 use super::dynamodb::{
     DynamoDb, Expression, GET, Item, MAX_ROUNDS, Seen, UPDATE, Written, claim_in, claim_text, conflict, key_of,
     rfc3339, unwritable,
@@ -21,7 +20,7 @@ use crate::claim::{Change, Claim, Mark};
 use crate::env::lock;
 use crate::ports::PortError;
 use crate::tracker::{
-    Count, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, Membership, TrackerId, TrackerState,
+    Count, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, Membership, TrackerId, TrackerKind, TrackerState,
     decide_crossing, quiet_after,
 };
 
@@ -31,8 +30,8 @@ const TRANSACT: Operation =
 /// Trackers that are remembered at once.
 const REMEMBERED: usize = 4096;
 
-const NAME: &str = "Name ";
-const ADDRESS: &str = "From ";
+pub(super) const NAME: &str = "Name ";
+pub(super) const ADDRESS: &str = "From ";
 
 /// What trackers were last seen to hold. It saves requests and decides nothing: each write asserts what it relies on.
 #[derive(Default)]
@@ -53,14 +52,41 @@ impl Memory {
         if known.len() >= REMEMBERED && !known.contains_key(id) {
             known.clear();
         }
-        known.insert(id.clone(), state.clone());
+        let mut state = state.clone();
+        if let Some(correlated) = &mut state.correlated {
+            // They are many, and decide nothing without those of other tasks.
+            correlated.entries.clear();
+            if correlated.told.is_empty() {
+                // A bucket does not say it, and what was told stays told.
+                let before = known.get(id).and_then(|state| state.correlated.as_ref());
+                correlated.told = before.map(|before| before.told.clone()).unwrap_or_default();
+            }
+        }
+        known.insert(id.clone(), state);
+    }
+
+    /// Of a correlation as a whole: remembers what was told.
+    pub(super) fn told(&self, id: &TrackerId, whole: &TrackerState) {
+        if let (Some(known), Some(whole)) = (lock(&self.0).get_mut(id), &whole.correlated)
+            && let Some(known) = &mut known.correlated
+            && !whole.told.is_empty()
+        {
+            known.told.clone_from(&whole.told);
+        }
+    }
+
+    /// The length of a bucket that is known.
+    pub(super) fn window(&self, id: &TrackerId) -> Option<u64> {
+        lock(&self.0).get(id).map(|state| state.window)
     }
 }
 
 /// A tracker as it stands, with the text of its claim.
-struct Tracker {
-    state: TrackerState,
-    claim: Option<String>,
+pub(super) struct Tracker {
+    pub(super) state: TrackerState,
+    pub(super) claim: Option<String>,
+    /// Of `first_seen`: when its rule began.
+    pub(super) since: Option<i64>,
 }
 
 impl DynamoDb {
@@ -74,8 +100,22 @@ impl DynamoDb {
         trackers: &mut BTreeMap<TrackerId, TrackerState>,
     ) -> Result<Written, PortError> {
         let mut parts = vec![self.event_part(item, change, there)?];
+        // What each further part counts in.
+        let mut counted = Vec::new();
         for count in &change.counts {
-            parts.push(self.count_part(count, item.expires_at.unix_timestamp())?);
+            let member = &count.membership;
+            let expires = expiry(item, member);
+            counted.push(&member.tracker);
+            match &member.sighting {
+                None => parts.push(self.part(&member.tracker, count_of(count, expires)?)?),
+                Some(sighting) => {
+                    parts.push(self.part(&member.tracker, sighting_of(count, sighting, expires)?)?);
+                    if count.kind == CountKind::Opening {
+                        counted.push(&sighting.keys);
+                        parts.push(self.key_part(sighting, expires)?);
+                    }
+                }
+            }
         }
         let cancelled = self
             .meter
@@ -102,8 +142,7 @@ impl DynamoDb {
             }
             return Ok(Written::Done);
         };
-        for (at, count) in change.counts.iter().enumerate() {
-            let id = &count.membership.tracker;
+        for (at, id) in counted.into_iter().enumerate() {
             let state = match reasons.of(at.saturating_add(1)) {
                 Reason::Fine => continue,
                 Reason::Failed(Some(item)) => tracker_in(item).map(|tracker| tracker.state),
@@ -121,22 +160,8 @@ impl DynamoDb {
         })
     }
 
-    fn count_part(&self, count: &Count, expires: i64) -> Result<TransactWriteItem, PortError> {
-        let Expression { update, condition, names, values } = count_of(count, expires)?;
-        let update = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(key_of(&count.membership.tracker.key())))
-            .update_expression(update)
-            .condition_expression(condition)
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build();
-        Ok(TransactWriteItem::builder().update(update.map_err(|error| unwritable(&error))?).build())
-    }
-
     /// A consistent read; `None` where there is no tracker.
-    async fn read_tracker(&self, id: &TrackerId) -> Result<Option<Tracker>, PortError> {
+    pub(super) async fn read_tracker(&self, id: &TrackerId) -> Result<Option<Tracker>, PortError> {
         let key = key_of(&id.key());
         let item = self
             .meter
@@ -154,20 +179,26 @@ impl DynamoDb {
     /// See [`crate::ports::AlertStore::cross`].
     pub(super) async fn cross_tracker(&self, attempt: CrossAttempt<'_>) -> Result<Crossed, PortError> {
         let id = attempt.tracker;
+        if id.kind() == TrackerKind::Correlation {
+            return self.cross_correlation(attempt).await;
+        }
         // A step that was due is due, or told; who writes to a tracker without a claim finds out. What needs no write needs
         // to be read.
         let remembered = self.memory.of(std::iter::once(id)).remove(id);
         let remembered = remembered.filter(|state| state.is_due() && state.claim.is_none());
         let mut there = match remembered {
-            Some(state) => Some(Tracker { state, claim: None }),
+            Some(state) => Some(Tracker { state, claim: None, since: None }),
             None => self.read_tracker(id).await?,
         };
         for _ in 0..MAX_ROUNDS {
             let claim = match decide_crossing(there.as_ref().map(|tracker| &tracker.state), attempt) {
-                CrossDecision::Clear => return Ok(Crossed::Clear),
+                // The last two are of correlations only.
+                CrossDecision::Clear | CrossDecision::Remember(_) | CrossDecision::Begin(_) => {
+                    return Ok(Crossed::Clear);
+                }
                 CrossDecision::Held(claim) => return Ok(Crossed::Held(claim)),
                 CrossDecision::Claimed(claim) => return self.claimed(id, claim, there).await,
-                CrossDecision::Write(claim) => claim,
+                CrossDecision::Write(claim, _) => claim,
             };
             let Some(seen) = &there else { return Ok(Crossed::Clear) };
             let mut claiming = Expression {
@@ -211,6 +242,9 @@ impl DynamoDb {
 
     /// See [`crate::ports::AlertStore::mark_step`].
     pub(super) async fn mark_tracker(&self, id: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
+        if id.kind() == TrackerKind::Correlation {
+            return self.mark_correlation(id, step, mark).await;
+        }
         let mut marking = Expression {
             update: "SET #quiet = :quiet, #at = :at, #message = :message ADD #alerts :alert".to_owned(),
             condition: "#quiet < :quiet".to_owned(),
@@ -229,7 +263,7 @@ impl DynamoDb {
         Ok(now.is_none_or(|tracker| !tracker.state.is_due()))
     }
 
-    async fn update_tracker(&self, id: &TrackerId, expression: Expression) -> Result<Updated, PortError> {
+    pub(super) async fn update_tracker(&self, id: &TrackerId, expression: Expression) -> Result<Updated, PortError> {
         let Expression { update, condition, names, values } = expression;
         let request = self
             .client
@@ -270,7 +304,7 @@ impl DynamoDb {
 }
 
 /// How a conditional update of a tracker ended, and the tracker now.
-enum Updated {
+pub(super) enum Updated {
     Done(Option<Tracker>),
     Conflict(Option<Tracker>),
 }
@@ -315,7 +349,17 @@ impl Reasons {
     }
 }
 
-fn number(number: u64) -> AttributeValue {
+/// When a tracker may go: with its events, but not while its neighbours count.
+fn expiry(item: &StoredItem, member: &Membership) -> i64 {
+    let windows = i64::try_from(member.window.saturating_mul(3)).unwrap_or(i64::MAX);
+    let needed = match member.sighting {
+        Some(_) => item.detected_at.unix_timestamp().saturating_add(windows),
+        None => 0,
+    };
+    item.expires_at.unix_timestamp().max(needed)
+}
+
+pub(super) fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
@@ -331,6 +375,7 @@ fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
     match kind {
         CountKind::Opening => conditions.push("attribute_not_exists(#count)"),
         CountKind::Loud => conditions.push("attribute_exists(#count)"),
+        CountKind::Excess => {}
         CountKind::Quiet => {
             conditions.push("#count < #quiet");
             counting.name("#quiet", "Quiet");
@@ -379,26 +424,30 @@ fn count_of(count: &Count, expires: i64) -> Result<Expression, PortError> {
     Ok(counting)
 }
 
-/// `None` for an item that counts nothing.
-fn tracker_in(item: &Item) -> Option<Tracker> {
+/// `None` for an item that is no tracker.
+pub(super) fn tracker_in(item: &Item) -> Option<Tracker> {
     let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<u64>().ok();
     let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
     let slots = |prefix: &str| {
         let named = item.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
         named.filter_map(|(name, value)| Some((name.to_owned(), value.as_n().ok()?.parse().ok()?))).collect()
     };
+    let since = item.get("Since").and_then(|value| value.as_n().ok()?.parse::<i64>().ok());
+    number("Count").or_else(|| number("Quiet")).or(since.map(|_| 0))?;
     let (claim, claim_text) = claim_in(item);
     let state = TrackerState {
         rule: text("RuleId"),
         key: serde_json::from_str(&text("Key")).unwrap_or_default(),
         window: number("Window").unwrap_or_default(),
-        count: number("Count")?,
+        count: number("Count").unwrap_or_default(),
         quiet: number("Quiet").unwrap_or_default(),
         first: text("First"),
         last: text("Last"),
         names: slots(NAME),
         addresses: slots(ADDRESS),
         claim,
+        expires: number("ExpiresAt").unwrap_or_default(),
+        correlated: correlated_in(item),
     };
-    Some(Tracker { state, claim: claim_text })
+    Some(Tracker { state, claim: claim_text, since })
 }

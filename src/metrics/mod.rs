@@ -121,6 +121,12 @@ metrics! {
         pub grouped_events: IntCounterVec["rule_id"] => "grouped_events_total",
         /// Alerts that opened a group, by rule id.
         pub groups_opened: IntCounterVec["rule_id"] => "groups_opened_total",
+        /// Events counted by thresholds, sequences and `first_seen`, by rule id.
+        pub correlated_events: IntCounterVec["rule_id"] => "correlated_events_total",
+        /// Events that are beyond `max_keys` or `max_events` of their rule, and not counted by it, by rule id.
+        pub correlation_excess: IntCounterVec["rule_id"] => "correlation_excess_total",
+        /// Alerts that SNS accepted, by the rules that they tell.
+        pub rule_alerts: IntCounterVec["rule_id"] => "rule_alerts_total",
         /// Alerts that SNS accepted, by severity.
         pub alerts_published: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_published_total",
         /// Attempts to publish an alert that failed, by error class.

@@ -100,6 +100,8 @@ pub(super) struct Rule {
     pub(super) exceptions: Vec<Exception>,
     /// See [`super::dismissal::asks`].
     pub(super) asks: Option<Asks>,
+    /// Of a sequence: what each of its steps asks for, beside the body.
+    pub(super) steps: Vec<Compiled>,
 }
 
 /// A known exception: a record that meets it is no match of the rule.

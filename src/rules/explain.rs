@@ -102,7 +102,7 @@ impl Explanation {
 
 fn explain(draft: &Draft, raw: &[u8]) -> Explanation {
     let record = Record::read(raw);
-    let rule = draft.rule();
+    let rule = draft.clone().rule();
     let mut steps = Vec::new();
     body(&draft.body, &rule.body, &record, raw, 0, &mut steps);
     if !(rule.body.allows(&record.key()) && record.meets(&rule.body)) {

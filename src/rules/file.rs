@@ -1,11 +1,14 @@
 //! From the text of `monitored_events.json` to rules as they are written, or to everything that is wrong with it.
 
+pub(super) mod correlations;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use time::Date;
 use time::macros::format_description;
 
+use self::correlations::{Beside, SEQUENCE_KEYS};
 use super::condition::{AnyOf, Body, Exception, Field, Rule};
 use super::dismissal::asks;
 use super::document::{Member, Node, Value};
@@ -28,11 +31,22 @@ pub(super) const FILE_KEYS: [&str; 4] = ["events", "monitoredEvents", "lists", "
 /// What a rule may say of itself.
 pub(super) const INFO_KEYS: [&str; 10] =
     ["id", "title", "description", "severity", "author", "references", "attack", "attackVersion", "tags", "runbook"];
-pub(super) const RULE_KEYS: [&str; 4] = ["pattern", "unless", "group", "mode"];
+pub(super) const RULE_KEYS: [&str; 11] = [
+    "pattern",
+    "unless",
+    "group",
+    "mode",
+    "threshold",
+    "sequence",
+    "first_seen",
+    "by",
+    "window",
+    "max_keys",
+    "max_events",
+];
+/// What makes events count together; a rule has one of them at most.
+const TOGETHER_KEYS: [&str; 4] = ["group", "threshold", "sequence", "first_seen"];
 pub(super) const EXCEPTION_KEYS: [&str; 3] = ["pattern", "reason", "until"];
-/// Keys of the rule language that this version does not read. Ignoring one would change what a rule means.
-const LATER_KEYS: [&str; 3] = ["threshold", "sequence", "first_seen"];
-
 /// A rule file as it was read.
 #[derive(Default)]
 pub(super) struct File {
@@ -43,6 +57,7 @@ pub(super) struct File {
 }
 
 /// A rule with the places of its parts.
+#[derive(Clone)]
 pub(super) struct Draft {
     pub(super) info: RuleInfo,
     pub(super) place: Place,
@@ -51,11 +66,15 @@ pub(super) struct Draft {
 }
 
 /// What must hold.
+#[derive(Clone)]
 pub(super) struct DraftBody {
     pub(super) plain: Vec<PlainCondition>,
     pub(super) pattern: Option<DraftPattern>,
+    /// Of a sequence: what each step asks for. The pattern asks for any of them.
+    pub(super) steps: Vec<Compiled>,
 }
 
+#[derive(Clone)]
 pub(super) struct PlainCondition {
     pub(super) field: Field,
     pub(super) place: Place,
@@ -63,6 +82,7 @@ pub(super) struct PlainCondition {
     pub(super) values: Vec<(String, Place)>,
 }
 
+#[derive(Clone)]
 pub(super) struct DraftPattern {
     pub(super) place: Place,
     pub(super) written: Pattern,
@@ -71,6 +91,7 @@ pub(super) struct DraftPattern {
     pub(super) text: String,
 }
 
+#[derive(Clone)]
 pub(super) struct DraftException {
     pub(super) place: Place,
     pub(super) body: DraftBody,
@@ -247,7 +268,8 @@ impl<'a> Rules<'a> {
         let members = self.reader.object(&place, node, "a rule")?;
         let mut info = RuleInfo::new("", Severity::Low, "");
         let (mut id, mut severity, mut exceptions) = (None, None, Vec::new());
-        let mut body = DraftBody { plain: Vec::new(), pattern: None };
+        let mut body = DraftBody { plain: Vec::new(), pattern: None, steps: Vec::new() };
+        let (mut steps, mut beside) = (None, Beside::default());
         for (here, member) in &members {
             let value = member.value;
             match &*member.key {
@@ -266,10 +288,10 @@ impl<'a> Rules<'a> {
                 "mode" => info.mode = self.mode(here, value).unwrap_or_default(),
                 "group" => info.group = self.group(here, value),
                 "unless" => exceptions = self.exceptions(here, value),
-                key if LATER_KEYS.contains(&key) => {
-                    let advice = "remove it, or the rule";
-                    self.reader.error(here, Complaint::new("this version does not support this key", advice));
-                }
+                "threshold" => info.correlation = self.threshold(here, value),
+                "first_seen" => info.correlation = self.first_seen(here, value),
+                "sequence" => steps = self.steps(here, value),
+                key if SEQUENCE_KEYS.contains(&key) => self.beside(&mut beside, here, member),
                 key => {
                     if !self.body_key(&mut body, here, member) {
                         let known = INFO_KEYS.into_iter().chain(RULE_KEYS).chain(Field::ALL.map(Field::key));
@@ -290,6 +312,13 @@ impl<'a> Rules<'a> {
             let message = "the rule has no condition and would match every record";
             self.reader.error(&place, Complaint::new(message, conditions_there_are()));
         }
+        let mut together = members.iter().filter(|(_, member)| TOGETHER_KEYS.contains(&&*member.key));
+        if let (Some((_, first)), Some((here, _))) = (together.next(), together.next()) {
+            let message = format!("the rule has a {:?} already", first.key);
+            self.reader.error(here, Complaint::new(message, "keep one of them, or write two rules"));
+        }
+        let sequence = self.sequence(steps, beside, has("sequence"), &mut body, &place);
+        info.correlation = info.correlation.or(sequence);
         if self.reader.errors() > errors_before {
             return None;
         }
@@ -352,7 +381,7 @@ impl<'a> Rules<'a> {
     fn exception(&mut self, place: Place, node: Node<'a>) -> Option<DraftException> {
         let errors_before = self.reader.errors();
         let members = self.reader.object(&place, node, "an exception, an object")?;
-        let mut body = DraftBody { plain: Vec::new(), pattern: None };
+        let mut body = DraftBody { plain: Vec::new(), pattern: None, steps: Vec::new() };
         let (mut reason, mut until) = (None, None);
         for (here, member) in &members {
             match &*member.key {
@@ -486,6 +515,7 @@ impl<'a> Rules<'a> {
                 body: DraftBody {
                     plain: vec![PlainCondition { field: Field::EventName, place: place.clone(), values }],
                     pattern: None,
+                    steps: Vec::new(),
                 },
                 place,
                 exceptions: Vec::new(),
@@ -562,16 +592,16 @@ impl<'a> Rules<'a> {
 
 impl Draft {
     /// The rule without its places.
-    pub(super) fn rule(&self) -> Rule {
-        let exceptions = self.exceptions.iter().map(|one| Exception {
-            body: one.body.compiled(),
-            reason: one.reason.clone(),
-            until: one.until.as_ref().map(|(date, _)| *date),
+    pub(super) fn rule(self) -> Rule {
+        let exceptions = self.exceptions.into_iter().map(|one| Exception {
+            until: one.until.map(|(date, _)| date),
+            reason: one.reason,
+            body: one.body.compiled().0,
         });
         let exceptions = exceptions.collect();
-        let body = self.body.compiled();
+        let (body, steps) = self.body.compiled();
         let asks = asks(&body);
-        Rule { info: Arc::new(self.info.clone()), body, exceptions, asks }
+        Rule { info: Arc::new(self.info), body, exceptions, asks, steps }
     }
 }
 
@@ -583,9 +613,10 @@ impl PlainCondition {
 }
 
 impl DraftBody {
-    fn compiled(&self) -> Body {
+    /// The body, and the steps of its sequence.
+    fn compiled(self) -> (Body, Vec<Compiled>) {
         let plain = self.plain.iter().map(|condition| (condition.field, condition.any_of()));
-        Body::new(plain.collect(), self.pattern.as_ref().map(|pattern| pattern.compiled.clone()))
+        (Body::new(plain.collect(), self.pattern.map(|pattern| pattern.compiled)), self.steps)
     }
 }
 
@@ -613,11 +644,11 @@ fn legacy_id(name: &str) -> String {
 }
 
 fn is_rule_key(key: &str) -> bool {
-    INFO_KEYS.contains(&key) || RULE_KEYS.contains(&key) || LATER_KEYS.contains(&key) || is_condition_key(key)
+    INFO_KEYS.contains(&key) || RULE_KEYS.contains(&key) || is_condition_key(key)
 }
 
 fn is_condition_key(key: &str) -> bool {
-    key == "pattern" || LATER_KEYS.contains(&key) || Field::ALL.iter().any(|field| field.key() == key)
+    key == "pattern" || key == "sequence" || Field::ALL.iter().any(|field| field.key() == key)
 }
 
 fn conditions_there_are() -> String {
@@ -709,7 +740,8 @@ mod tests {
         line 28: events[7].group (rule "later"): the group has no "by"
         line 28: events[7].group (rule "later"): the group has no "window"
         line 28: events[7].mode (rule "later"): "quiet" is no mode; give one of alert, shadow, off
-        line 28: events[7].threshold (rule "later"): this version does not support this key; remove it, or the rule
+        line 28: events[7].threshold (rule "later"): expected an object with "count", "window" and "by", found a number
+        line 28: events[7].threshold (rule "later"): the rule has a "group" already; keep one of them, or write two rules
         line 29: events[8].attack (rule "excepted"): "T12" is no technique of ATT&CK; write "T1098" or "T1098.001"
         line 29: events[8].group.window (rule "excepted"): "0h" is no length of time; write a number and s, m, h or d: "15m", "1h"
         line 30: events[8].unless[0] (rule "excepted"): the exception has no "reason"; say why, so that somebody can judge it later
@@ -726,6 +758,76 @@ mod tests {
         line 35: events[11]: the rule has no "severity"; give one of LOW, MEDIUM, HIGH, CRITICAL
         line 35: events[11]: the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
         "#);
+    }
+
+    #[test]
+    fn what_is_wrong_with_thresholds_sequences_and_first_seen() {
+        let text = r#"[
+          { "id": "t1", "severity": "LOW", "eventName": "A", "threshold": { "count": 1, "window": "0m", "by": [], "cuont": 3 } },
+          { "id": "t2", "severity": "LOW", "eventName": "A", "threshold": { "count": 2000, "window": "500d", "by": ["a"] } },
+          { "id": "t3", "severity": "LOW", "threshold": { "count": 2, "window": "1m", "by": ["a"] } },
+          { "id": "f1", "severity": "LOW", "eventName": "A", "first_seen": { "within": "24h", "max_events": 3 } },
+          { "id": "s1", "severity": "LOW", "sequence": [{ "eventName": "A" }], "by": ["a"], "window": "1m" },
+          { "id": "s2", "severity": "LOW", "sequence": [{ "eventName": "A" }, { "eventNmae": "B", "count": 0 }, { "count": 2 }] },
+          { "id": "s3", "severity": "LOW", "eventName": "A", "by": ["a"], "max_keys": "many" },
+          { "id": "s4", "severity": "LOW", "sequence": [{ "eventName": "A?" }, { "eventName": "B" }], "by": ["a"], "window": "1m" },
+          { "id": "s5", "severity": "LOW", "sequence": [{ "eventName": "A", "count": 600 }, { "pattern": { "b": ["c"] }, "count": 600 }],
+            "by": ["a"], "window": "1m" }
+        ]"#;
+        insta::assert_snapshot!(errors(text), @r#"
+        line 2: [0].threshold.count (rule "t1"): expected a whole number from 2 to 10000
+        line 2: [0].threshold.window (rule "t1"): "0m" is no length of time; write a number and s, m, h or d: "15m", "1h"
+        line 2: [0].threshold.by (rule "t1"): the list is empty; leave the key out, or name a value
+        line 2: [0].threshold.cuont (rule "t1"): unknown key; did you mean "count"?
+        line 3: [1].threshold (rule "t2"): 2000 events are asked for, and at most 1000 are remembered; raise "max_events"
+        line 3: [1].threshold.window (rule "t2"): longer than 400 days
+        line 4: [2] (rule "t3"): the rule has no condition and would match every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
+        line 5: [3].first_seen (rule "f1"): first_seen has no "by"
+        line 5: [3].first_seen.within (rule "f1"): not a number of days; what was seen is remembered by days: write "30d"
+        line 5: [3].first_seen.max_events (rule "f1"): unknown key; remove it
+        line 6: [4].sequence (rule "s1"): a sequence has 2 to 8 steps, this has 1; events of a single kind are counted by "threshold"
+        line 7: [5] (rule "s2"): the sequence has no "by"; it stands beside "sequence"
+        line 7: [5] (rule "s2"): the sequence has no "window"; it stands beside "sequence"
+        line 7: [5].sequence[1].eventNmae (rule "s2"): unknown key; did you mean "eventName"?
+        line 7: [5].sequence[1].count (rule "s2"): expected a whole number from 1 to 10000
+        line 7: [5].sequence[2] (rule "s2"): the step has no condition and would be met by every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
+        line 8: [6].by (rule "s3"): this key belongs to "sequence"; "group", "threshold" and "first_seen" hold theirs themselves
+        line 8: [6].max_keys (rule "s3"): expected a whole number from 1 to 10000000
+        line 9: [7].sequence[0].eventName (rule "s4"): a step reads no wildcard but *; write the step as a "pattern"
+        line 10: [8].sequence (rule "s5"): the steps take more than the 1000 events that are remembered; raise "max_events"
+        "#);
+    }
+
+    #[test]
+    fn correlations_are_read_with_their_limits() {
+        let text = r#"[
+          { "id": "t", "severity": "LOW", "eventName": "A",
+            "threshold": { "count": 5, "window": "15m", "by": ["a"], "distinct": "b", "max_events": 7 } },
+          { "id": "s", "severity": "LOW", "eventSource": "x", "sequence": [{ "eventName": ["A", "B*"], "count": 5 }, { "pattern": { "c": ["d"] } }],
+            "by": ["a"], "window": "1h", "max_keys": 3 },
+          { "id": "f", "severity": "LOW", "eventName": "A", "first_seen": { "by": ["a", "b"], "within": "30d" } }
+        ]"#;
+        let rules = RuleSet::parse(text).unwrap();
+        let told = |id: &str| serde_json::to_value(&**rules.find(id).unwrap()).unwrap();
+        assert_eq!(
+            told("t")["threshold"],
+            serde_json::json!({ "count": 5, "window": "15m", "by": ["a"], "distinct": "b", "max_keys": 100_000, "max_events": 7 })
+        );
+        assert_eq!(
+            told("s")["sequence"],
+            serde_json::json!({ "steps": [5, 1], "window": "1h", "by": ["a"], "max_keys": 3, "max_events": 1000 })
+        );
+        assert_eq!(told("f")["first_seen"]["within"], "30d");
+        let mut matcher = crate::rules::Matcher::new(std::sync::Arc::new(rules));
+        let mut steps = |record: &str| -> Vec<(String, Vec<u8>)> {
+            matcher.matches(record.as_bytes()).iter().map(|rule| (rule.id.clone(), rule.steps.clone())).collect()
+        };
+        let s = |steps: &[u8]| ("s".to_owned(), steps.to_vec());
+        assert_eq!(steps(r#"{"eventSource":"x","eventName":"Bee"}"#), [s(&[0])]);
+        assert_eq!(steps(r#"{"eventSource":"x","eventName":"C","c":"d"}"#), [s(&[1])]);
+        assert_eq!(steps(r#"{"eventSource":"x","eventName":"Bee","c":"d"}"#), [s(&[0, 1])]);
+        assert_eq!(steps(r#"{"eventSource":"y","eventName":"Bee","c":"d"}"#), []);
+        assert_eq!(steps(r#"{"eventSource":"x","eventName":"C"}"#), []);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::file::{DraftBody, File};
 
 /// The first 16 hexadecimal digits of a SHA-256 over what the rules mean: their order, ids, severities, descriptions,
-/// modes, conditions, exceptions, groups, and the lists, however the file spells them.
+/// modes, conditions, exceptions, groups, correlations, and the lists, however the file spells them.
 pub(super) fn hash(file: &File) -> String {
     let mut hash = Parts(Sha256::new());
     hash.put("trailhound.rules/2");
@@ -25,6 +25,10 @@ pub(super) fn hash(file: &File) -> String {
         if let Some(group) = &info.group {
             hash.all(["group", &group.window]);
             group.by.iter().for_each(|path| hash.all(["by", path]));
+        }
+        if let Some(correlation) = &info.correlation {
+            let text = serde_json::to_string(correlation).unwrap_or_default();
+            hash.all(["correlation", &text]);
         }
     }
     let digest = hash.0.finalize();

@@ -12,7 +12,7 @@ use super::names::{EventNames, Near, Recorded};
 use super::pattern::{FieldPattern, Kind, Test};
 use super::reader::{Complaint, Place, Reader, bounded};
 use super::wildcard;
-use super::{BUILT_IN_LISTS, Mode, Surroundings};
+use super::{BUILT_IN_LISTS, Correlation, Mode, Surroundings, Threshold};
 
 /// Codes that all say "you may not", as different services write them.
 const DENIALS: [&str; 6] = [
@@ -428,6 +428,18 @@ impl Lint<'_, '_> {
         let group = Place { path: format!("{}.group.by", draft.place.path), ..draft.place.clone() };
         for path in draft.info.group.iter().flat_map(|group| &group.by) {
             self.path(path, &group);
+        }
+        if let Some(correlation) = &draft.info.correlation {
+            let place = match correlation {
+                Correlation::Sequence(_) => format!("{}.by", draft.place.path),
+                other => format!("{}.{}.by", draft.place.path, other.kind()),
+            };
+            let place = Place { path: place, ..draft.place.clone() };
+            correlation.by().iter().for_each(|path| self.path(path, &place));
+            if let Correlation::Threshold(Threshold { distinct: Some(path), .. }) = correlation {
+                let place = Place { path: format!("{}.threshold.distinct", draft.place.path), ..draft.place.clone() };
+                self.path(path, &place);
+            }
         }
         let bodies = std::iter::once(&draft.body).chain(draft.exceptions.iter().map(|one| &one.body));
         for body in bodies {

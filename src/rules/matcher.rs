@@ -112,7 +112,7 @@ fn judge<'r>(
     for (position, rule) in rules.filter(|(_, rule)| record.meets(&rule.body)) {
         match record.exception(rule) {
             Some(exception) => *suppressed.entry((position, exception)).or_default() += 1,
-            None => matched.push(Arc::clone(&rule.info)),
+            None => matched.push(record.matched(rule)),
         }
     }
     matched
@@ -262,6 +262,15 @@ impl<'a> Record<'a> {
             identity => identity,
         };
         Key([self.event_name.found(), self.event_source.found(), self.error_code.found(), identity])
+    }
+
+    /// The rule, with the steps of its sequence that the record meets.
+    fn matched(&self, rule: &Rule) -> Arc<RuleInfo> {
+        if rule.steps.is_empty() {
+            return Arc::clone(&rule.info);
+        }
+        let met = (0_u8..).zip(&rule.steps).filter(|(_, step)| step.matches(self.raw));
+        Arc::new(RuleInfo { steps: met.map(|(number, _)| number).collect(), ..RuleInfo::clone(&rule.info) })
     }
 
     /// Whether everything that the index does not decide holds.

@@ -1,6 +1,7 @@
 //! `monitored_events.json`, compiled, and the matching of one record against it.
 
 mod condition;
+mod correlation;
 mod cost;
 mod dismissal;
 mod document;
@@ -34,6 +35,7 @@ use time::Date;
 
 use crate::cloudtrail::json;
 use condition::Rule;
+pub use correlation::{Correlation, FirstSeen, Limits, Sequence, Threshold};
 pub use cost::{Cost, LooksAt};
 use dismissal::Watched;
 pub use explain::{Explainer, Explanation, Step, Verdict};
@@ -115,16 +117,20 @@ impl Group {
     /// The length of `window`. One that a file may not have is an hour.
     #[must_use]
     pub fn seconds(&self) -> u64 {
-        let unit = match self.window.as_bytes().last() {
-            Some(b's') => 1,
-            Some(b'm') => 60,
-            Some(b'd') => 86_400,
-            _ => 3_600,
-        };
-        let number =
-            self.window.get(..self.window.len().saturating_sub(1)).and_then(|number| number.parse::<u32>().ok());
-        number.map_or(3_600, |number| u64::from(number) * unit)
+        seconds_of(&self.window)
     }
+}
+
+/// The length of a window as rule files write it. One that a file may not have is an hour.
+fn seconds_of(window: &str) -> u64 {
+    let unit = match window.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'd') => 86_400,
+        _ => 3_600,
+    };
+    let number = window.get(..window.len().saturating_sub(1)).and_then(|number| number.parse::<u32>().ok());
+    number.map_or(3_600, |number| u64::from(number) * unit)
 }
 
 /// What a record says at a path, as conditions read it, in canonical JSON: one value as it stands, several as an array.
@@ -162,6 +168,11 @@ pub struct RuleInfo {
     pub runbook: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Correlation>,
+    /// Of a rule with a sequence: which of its steps a record met, from 0.
+    #[serde(skip)]
+    pub steps: Vec<u8>,
 }
 
 impl RuleInfo {
@@ -181,6 +192,8 @@ impl RuleInfo {
             tags: Vec::new(),
             runbook: None,
             group: None,
+            correlation: None,
+            steps: Vec::new(),
         }
     }
 }
@@ -315,10 +328,10 @@ impl RuleSet {
     pub fn load(text: &str, surroundings: &Surroundings) -> Loaded {
         let (file, found) = file::read(text, surroundings, |file, reader| lint::lint(file, surroundings, reader));
         let (errors, warnings): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.level == Level::Error);
-        Loaded { rules: Self::unless(errors, &file), warnings }
+        Loaded { rules: Self::unless(errors, file), warnings }
     }
 
-    fn unless(errors: Vec<Diagnostic>, file: &file::File) -> Result<Self, RuleErrors> {
+    fn unless(errors: Vec<Diagnostic>, file: file::File) -> Result<Self, RuleErrors> {
         if errors.is_empty() { Ok(Self::compile(file)) } else { Err(RuleErrors { errors }) }
     }
 
@@ -329,17 +342,19 @@ impl RuleSet {
     /// Everything for which the file is refused, at once.
     pub fn parse(text: &str) -> Result<Self, RuleErrors> {
         let (file, found) = file::read(text, &Surroundings::default(), |_, _| {});
-        Self::unless(found.into_iter().filter(|one| one.level == Level::Error).collect(), &file)
+        Self::unless(found.into_iter().filter(|one| one.level == Level::Error).collect(), file)
     }
 
-    fn compile(file: &file::File) -> Self {
-        let rules: Vec<Rule> = file.drafts.iter().map(file::Draft::rule).collect();
+    fn compile(file: file::File) -> Self {
+        let hash = hash::hash(&file);
+        // Each draft goes as its rule comes: at the start, a rule file is most of what the process has held.
+        let rules: Vec<Rule> = file.drafts.into_iter().map(file::Draft::rule).collect();
         Self {
             infos: rules.iter().map(|rule| Arc::clone(&rule.info)).collect(),
             by_id: rules.iter().enumerate().map(|(index, rule)| (rule.info.id.clone(), index)).collect(),
             index: Index::new(&rules),
             watched: dismissal::watched(&rules),
-            hash: hash::hash(file),
+            hash,
             rules,
         }
     }

@@ -6,6 +6,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::condition::Field;
+use super::file::correlations::{FIRST_SEEN_KEYS, STEP_KEYS, THRESHOLD_KEYS};
 use super::file::{EXCEPTION_KEYS, FILE_KEYS, INFO_KEYS, RULE_KEYS};
 use super::pattern::{CONDITIONS, LISTABLE, NEGATABLE};
 use super::{BUILT_IN_LISTS, DEFAULT_RULES, Mode, RuleSet, SCHEMA, Severity};
@@ -37,6 +38,7 @@ fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
         let kind = match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_u64() && name == "integer" => "integer",
             Value::Number(_) => "number",
             Value::String(_) => "string",
             Value::Array(_) => "array",
@@ -58,6 +60,11 @@ fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
         ("minLength", Value::String(text)) => text.chars().count() >= size(with),
         ("maxLength", Value::String(text)) => text.chars().count() <= size(with),
         ("pattern", Value::String(text)) => Regex::new(with.as_str().unwrap()).unwrap().is_match(text),
+        ("minimum", Value::Number(number)) => number.as_u64().is_some_and(|number| number >= with.as_u64().unwrap()),
+        ("maximum", Value::Number(number)) => number.as_u64().is_some_and(|number| number <= with.as_u64().unwrap()),
+        ("dependencies", Value::Object(members)) => with.as_object().unwrap().iter().all(|(key, needs)| {
+            !members.contains_key(key) || texts(needs).into_iter().all(|key| members.contains_key(key))
+        }),
         ("minItems", Value::Array(items)) => items.len() >= size(with),
         ("maxItems", Value::Array(items)) => items.len() <= size(with),
         ("items", Value::Array(items)) => match with {
@@ -79,7 +86,10 @@ fn is_valid(root: &Value, schema: &Value, value: &Value) -> bool {
             members.iter().all(|(key, member)| known.contains(key.as_str()) || is_valid(root, with, member))
         }
         (
-            "minLength"
+            "minimum"
+            | "maximum"
+            | "dependencies"
+            | "minLength"
             | "maxLength"
             | "pattern"
             | "minItems"
@@ -114,10 +124,14 @@ fn it_has_exactly_the_keys_that_the_reader_knows() {
     assert_eq!(texts(&below("rule")["properties"]["severity"]["enum"]), set(&Severity::ALL.map(Severity::as_str)));
     assert_eq!(texts(&below("rule")["properties"]["mode"]["enum"]), set(&Mode::ALL.map(Mode::as_str)));
     assert_eq!(texts(&below("condition")["properties"]["list"]["examples"]), set(&BUILT_IN_LISTS));
-    for name in ["rule", "exception"] {
+    assert_eq!(keys(&below("step")["properties"]), set(&[&STEP_KEYS[..], &plain].concat()));
+    let of_rule = |key: &str| &below("rule")["properties"][key]["properties"];
+    assert_eq!(keys(of_rule("threshold")), set(&THRESHOLD_KEYS));
+    assert_eq!(keys(of_rule("first_seen")), set(&FIRST_SEEN_KEYS));
+    for (name, more) in [("rule", &["pattern", "sequence"][..]), ("exception", &["pattern"]), ("step", &["pattern"])] {
         let asked: BTreeSet<_> =
             below(name)["anyOf"].as_array().unwrap().iter().flat_map(|one| texts(&one["required"])).collect();
-        assert_eq!(asked, set(&[&plain[..], &["pattern"]].concat()));
+        assert_eq!(asked, set(&[&plain[..], more].concat()));
     }
 }
 
@@ -125,7 +139,10 @@ fn it_has_exactly_the_keys_that_the_reader_knows() {
 fn everything_has_a_description() {
     let schema = schema();
     let mut objects = vec![&schema["properties"], &schema["definitions"]["rule"]["properties"]];
-    for name in ["exception", "condition", "unwanted", "listed"] {
+    for name in ["threshold", "first_seen"] {
+        objects.push(&schema["definitions"]["rule"]["properties"][name]["properties"]);
+    }
+    for name in ["exception", "step", "condition", "unwanted", "listed"] {
         objects.push(&schema["definitions"][name]["properties"]);
     }
     for (key, of) in objects.into_iter().flat_map(|one| one.as_object().unwrap()) {
@@ -194,6 +211,42 @@ fn it_judges_as_the_reader_does() {
         (json!({ "group": { "by": ["x"], "window": "0h" } }), false),
         (json!({ "group": { "by": [], "window": "1h" } }), false),
         (json!({ "group": { "by": ["x"] } }), false),
+        (json!({ "threshold": { "count": 10, "window": "15m", "by": ["a", "b"] } }), true),
+        (
+            json!({ "threshold": { "count": 2, "window": "1d", "by": ["a"], "distinct": "c", "max_keys": 9, "max_events": 2 } }),
+            true,
+        ),
+        (json!({ "threshold": { "count": 1, "window": "15m", "by": ["a"] } }), false),
+        (json!({ "threshold": { "count": 2.5, "window": "15m", "by": ["a"] } }), false),
+        (json!({ "threshold": { "count": "9", "window": "15m", "by": ["a"] } }), false),
+        (json!({ "threshold": { "count": 10, "by": ["a"] } }), false),
+        (json!({ "threshold": { "count": 10, "window": "15m" } }), false),
+        (json!({ "threshold": { "count": 10, "window": "15m", "by": [] } }), false),
+        (json!({ "threshold": { "count": 10, "window": "15m", "by": ["a"], "distnct": "c" } }), false),
+        (json!({ "first_seen": { "by": ["a"], "within": "30d" } }), true),
+        (json!({ "first_seen": { "by": ["a"], "within": "30d", "max_keys": 5 } }), true),
+        (json!({ "first_seen": { "by": ["a"], "within": "720h" } }), false),
+        (json!({ "first_seen": { "by": ["a"] } }), false),
+        (
+            json!({ "sequence": [{ "eventName": "A*", "count": 5 }, { "pattern": { "a": ["b"] } }], "by": ["a"], "window": "1h" }),
+            true,
+        ),
+        (json!({ "sequence": [{ "eventName": "A" }], "by": ["a"], "window": "1h" }), false),
+        (json!({ "sequence": [{ "eventName": "A" }, {}], "by": ["a"], "window": "1h" }), false),
+        (json!({ "sequence": [{ "eventName": "A" }, { "count": 2 }], "by": ["a"], "window": "1h" }), false),
+        (
+            json!({ "sequence": [{ "eventName": "A" }, { "eventName": "B", "count": 0 }], "by": ["a"], "window": "1h" }),
+            false,
+        ),
+        (json!({ "sequence": [{ "eventName": "A" }, { "eventName": "B" }], "window": "1h" }), false),
+        (json!({ "sequence": [{ "eventName": "A" }, { "eventName": "B" }], "by": ["a"] }), false),
+        (json!({ "by": ["a"] }), false),
+        (json!({ "max_keys": 5 }), false),
+        (json!({ "group": { "by": ["a"], "window": "1h" }, "first_seen": { "by": ["a"], "within": "30d" } }), false),
+        (
+            json!({ "threshold": { "count": 10, "window": "15m", "by": ["a"] }, "first_seen": { "by": ["a"], "within": "1d" } }),
+            false,
+        ),
         (json!({ "unless": [{ "reason": "r", "until": "2027-06-30", "pattern": { "a": ["b"] } }] }), true),
         (json!({ "unless": [{ "reason": "r", "userIdentityType": "Root" }] }), true),
         (json!({ "unless": [] }), false),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use time::macros::datetime;
 use trailhound::alert::{
     AttributeValue, EventKey, Facts, Outbound, Outcome, Source, SourceObject, StoredEvent, StoredItem, alert_id,
@@ -13,8 +14,8 @@ use trailhound::deliver::{Delivered, Delivery};
 use trailhound::ports::{
     AlertPublisher, AlertStore, ErrorClass, Fault, MessageQueue, ObjectRequest, ObjectStore, Receipt, ReceivedMessage,
 };
-use trailhound::rules::{Group, Severity};
-use trailhound::tracker::{CrossAttempt, Crossed, Crossing, MAX_SLOTS, TrackerId, membership};
+use trailhound::rules::{Correlation, FirstSeen, Group, Limits, Severity, Threshold};
+use trailhound::tracker::{CrossAttempt, Crossed, Crossing, MAX_SLOTS, Span, TrackerId, membership, sighting};
 
 const LENGTH: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(1);
@@ -493,6 +494,161 @@ async fn racing_tracker_contract(store: &Arc<dyn AlertStore>) {
     assert!(!store.mark_step(&tracker, 1, &mark_of(&winner.claim)).await.unwrap(), "the tenth is due");
 }
 
+/// An event at this time that the rule `g` with a correlation counts by its address.
+fn sighted(number: u32, at: OffsetDateTime, address: &str, correlation: &Correlation) -> StoredItem {
+    let record = format!(r#"{{"sourceIPAddress":"{address}","eventName":"ConsoleLogin"}}"#);
+    let id = format!("e0000000-0000-4000-8000-{number:012}");
+    let facts = (at, Some("ConsoleLogin"), Some(address));
+    let member = sighting("g", correlation, &[], record.as_bytes(), &id, facts);
+    StoredItem { groups: [("g".to_owned(), member)].into(), ..item(&id, &["g"]) }
+}
+
+fn threshold(count: u32, limits: Limits) -> Correlation {
+    let by = vec!["sourceIPAddress".to_owned()];
+    Correlation::Threshold(Threshold { count, window: "10m".to_owned(), by, distinct: None, limits })
+}
+
+async fn correlation_contract(store: &Arc<dyn AlertStore>) {
+    let minute = |minute: i64| datetime!(2026-05-01 12:00 UTC) + time::Duration::minutes(minute);
+    let three = threshold(3, Limits::default());
+    let at = |number: u32, minute_of: i64| sighted(number, minute(minute_of), "203.0.113.8", &three);
+    let record = async |item: &StoredItem, name: &str| store.record(item, &token(name), LENGTH, None).await.unwrap();
+    let open = |item: &StoredItem| Recorded::Counted([("g".to_owned(), tracker_of(item))].into());
+    let look = async |item: &StoredItem, name: &str| cross(&**store, &tracker_of(item), name, None).await;
+
+    // Below the threshold there is nothing to tell; an event counts once, however often it comes.
+    assert_eq!(look(&at(400, 1), "a").await, Crossed::Clear, "nothing was counted");
+    for (number, minute) in [(400, 1), (401, 8), (400, 1), (401, 8)] {
+        let event = at(number, minute);
+        assert_eq!(record(&event, "a").await, open(&event));
+        assert_eq!(look(&event, "a").await, Crossed::Clear);
+    }
+    // The third is the one.
+    let third = at(402, 9);
+    assert_eq!(record(&third, "a").await, open(&third));
+    let ours = crossing(look(&third, "a").await);
+    let head = tracker_of(&third).steps();
+    let correlated = ours.state.correlated.clone().unwrap();
+    assert_eq!((ours.step, correlated.entries.len(), ours.state.names["ConsoleLogin"]), (1, 3, 3));
+    let span = |from: i64, to: i64| Some(Span { from: minute(from).unix_timestamp(), to: minute(to).unix_timestamp() });
+    assert_eq!(correlated.pending, span(1, 9));
+    assert_eq!(ours.claim.alert.alert_id, head.alert_id(1));
+    assert_eq!(crossing(look(&third, "a").await).claim, ours.claim, "a lost answer");
+    assert_eq!(look(&at(400, 1), "b").await, Crossed::Held(ours.claim.clone()), "from any of its events");
+    assert!(store.renew(&head.key(), &ours.claim, &token("a2")).await.unwrap());
+    let taken = crossing(cross(&**store, &tracker_of(&third), "b", Some(&token("a2").0)).await);
+    assert_eq!((&taken.claim.alert, &taken.claim.token), (&ours.claim.alert, &token("b")));
+    assert_eq!(taken.state.correlated.unwrap().pending, span(1, 9));
+    for _ in 0..2 {
+        store.mark_step(&tracker_of(&third), 1, &mark_of(&taken.claim)).await.unwrap();
+    }
+    assert_eq!(look(&third, "c").await, Crossed::Clear);
+
+    // Late ones, and those that go on, belong to it: across the border of a bucket, too.
+    for (number, minute) in [(403, 5), (404, 12), (405, 17), (406, 21)] {
+        let event = at(number, minute);
+        let recorded = record(&event, "d").await;
+        assert!(recorded == open(&event) || recorded == Recorded::Settled, "{recorded:?}");
+        assert_eq!(look(&event, "d").await, Crossed::Clear, "minute {minute}");
+    }
+    // After a pause it is another one.
+    for (number, minute) in [(407, 50), (408, 51), (409, 59)] {
+        record(&at(number, minute), "e").await;
+    }
+    let second = crossing(look(&at(409, 59), "e").await);
+    assert_eq!(second.state.correlated.as_ref().unwrap().pending, span(50, 59));
+    assert!(second.step > 1 && second.claim.alert.alert_id == head.alert_id(second.step));
+    store.mark_step(&second.tracker, second.step, &mark_of(&second.claim)).await.unwrap();
+    // Another address has its own.
+    let other = sighted(410, minute(52), "203.0.113.9", &three);
+    assert_eq!(record(&other, "f").await, open(&other));
+    assert_eq!(look(&other, "f").await, Crossed::Clear);
+
+    // Limits: what is beyond them is stored, and not counted.
+    let few = threshold(2, Limits { max_keys: 2, max_events: 2 });
+    for (number, address, counts) in [
+        (420, "198.51.100.1", true),
+        (421, "198.51.100.1", true),
+        (422, "198.51.100.1", false),
+        (423, "198.51.100.2", true),
+        (424, "198.51.100.3", false),
+    ] {
+        let event = sighted(number, minute(1), address, &few);
+        let wanted = if counts { open(&event) } else { Recorded::Settled };
+        assert_eq!(record(&event, "g").await, wanted, "event {number}");
+    }
+
+    first_seen_contract(store).await;
+}
+
+/// Keys are learned for the first thirty days, and then told when they are new.
+async fn first_seen_contract(store: &Arc<dyn AlertStore>) {
+    let by = vec!["sourceIPAddress".to_owned()];
+    let new = Correlation::FirstSeen(FirstSeen { by, within: "30d".to_owned(), limits: Limits::default() });
+    let day = |day: i64| datetime!(2026-01-01 09:30 UTC) + time::Duration::days(day);
+    let mut number = 500;
+    let mut come = async |address: &str, at: i64| {
+        number += 1;
+        let event = sighted(number, day(at), address, &new);
+        store.record(&event, &token("a"), LENGTH, None).await.unwrap();
+        match cross(&**store, &tracker_of(&event), "a", None).await {
+            Crossed::Claimed(crossing) => {
+                store.mark_step(&crossing.tracker, crossing.step, &mark_of(&crossing.claim)).await.unwrap();
+                true
+            }
+            other => {
+                assert_eq!(other, Crossed::Clear);
+                false
+            }
+        }
+    };
+    for (address, at, is_told) in [
+        ("192.0.2.1", 0, false),
+        ("192.0.2.2", 29, false),
+        ("192.0.2.1", 20, false),
+        ("192.0.2.3", 31, true),
+        ("192.0.2.3", 31, false),
+        ("192.0.2.3", 55, false),
+        ("192.0.2.1", 45, false),
+        ("192.0.2.1", 74, false),
+        ("192.0.2.2", 90, true),
+        // It was seen on day 74, and is known until day 104.
+        ("192.0.2.1", 103, false),
+        ("192.0.2.1", 200, true),
+        // Before that, and late.
+        ("192.0.2.1", 190, false),
+    ] {
+        assert_eq!(come(address, at).await, is_told, "{address} on day {at}");
+    }
+}
+
+/// Many at once: one caller gets to tell.
+async fn racing_correlation_contract(store: &Arc<dyn AlertStore>) {
+    let ten = threshold(10, Limits::default());
+    let event = |number: u32| {
+        let at = datetime!(2026-05-02 12:00 UTC) + time::Duration::seconds(i64::from(number) * 61);
+        sighted(600 + number, at, "203.0.113.20", &ten)
+    };
+    let mut racing = tokio::task::JoinSet::new();
+    for number in 0..20_u32 {
+        let store = Arc::clone(store);
+        // Each event twice; half of them in the next bucket.
+        let event = event(number / 2 + 4);
+        racing.spawn(async move {
+            for _ in 0..200 {
+                match store.record(&event, &token(&format!("racer-{number}")), LENGTH, None).await {
+                    Ok(_) => break,
+                    Err(error) => assert_eq!((error.class, &error.fault), (ErrorClass::Transient, &Fault::Contended)),
+                }
+            }
+            cross(&*store, &tracker_of(&event), &format!("racer-{number}"), None).await
+        });
+    }
+    let outcomes = racing.join_all().await;
+    let claimed = outcomes.iter().filter(|it| matches!(it, Crossed::Claimed(_))).count();
+    assert_eq!(claimed, 1, "{outcomes:?}");
+}
+
 fn claim_of(item: &StoredItem, rules: &[&str]) -> Claim {
     let rules = set(rules);
     let alert_id = alert_id(&item.key.event_id, &rules);
@@ -569,6 +725,8 @@ mod fakes {
         let world = World::new(1, LENGTH, 3);
         tracker_contract(&world.ports().store).await;
         racing_tracker_contract(&world.ports().store).await;
+        correlation_contract(&world.ports().store).await;
+        racing_correlation_contract(&world.ports().store).await;
     }
 }
 
@@ -648,5 +806,7 @@ mod adapters {
         let (_emulator, _made, ports) = account(Names::default()).await;
         tracker_contract(&ports.store).await;
         racing_tracker_contract(&ports.store).await;
+        correlation_contract(&ports.store).await;
+        racing_correlation_contract(&ports.store).await;
     }
 }

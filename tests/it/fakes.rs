@@ -20,7 +20,8 @@ use trailhound::ports::{
     PortError, Ports, QueueAttributes, Receipt, ReceivedMessage,
 };
 use trailhound::tracker::{
-    CrossAttempt, CrossDecision, Crossed, Crossing, TrackerId, TrackerState, decide_crossing, quiet_after,
+    Correlated, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, TrackerId, TrackerKind, TrackerState,
+    decide_crossing, quiet_after, whole,
 };
 
 /// What happens to one call.
@@ -817,6 +818,9 @@ impl AlertStore for Fake {
                         row.state.groups.insert(member.rule.clone(), member.tracker.clone());
                         let before = trackers.remove(&member.tracker);
                         trackers.insert(member.tracker.clone(), count.applied(before));
+                        if let (CountKind::Opening, Some(sighting)) = (count.kind, &member.sighting) {
+                            trackers.entry(sighting.keys.clone()).or_default().count += 1;
+                        }
                     }
                     change.answer()
                 }
@@ -837,29 +841,52 @@ impl AlertStore for Fake {
         let (mut token, mut held, mut before) = (None, None, None);
         let crossed = {
             let mut trackers = lock(&self.0.trackers);
+            let id = attempt.tracker;
+            let state_of = |trackers: &BTreeMap<TrackerId, TrackerState>| match id.kind() {
+                TrackerKind::Correlation => whole(id, |id| trackers.get(id).cloned()),
+                _ => trackers.get(id).cloned(),
+            };
             let claimed = |trackers: &BTreeMap<TrackerId, TrackerState>, claim: Claim| {
-                let state = trackers[attempt.tracker].clone();
-                let before = attempt.tracker.previous(state.window).filter(|_| state.step() == 1);
+                let state = state_of(trackers).unwrap();
+                let before = id.previous(state.window).filter(|_| state.step() == 1 && state.correlated.is_none());
                 Crossed::Claimed(Box::new(Crossing {
-                    tracker: attempt.tracker.clone(),
+                    tracker: id.clone(),
                     step: state.step(),
                     claim,
                     previous: before.and_then(|before| Some(trackers.get(&before)?.count)),
                     state,
                 }))
             };
-            match decide_crossing(trackers.get(attempt.tracker), attempt) {
-                CrossDecision::Clear => Crossed::Clear,
-                CrossDecision::Held(claim) => {
-                    held = Some(claim.token.0.clone());
-                    Crossed::Held(claim)
-                }
-                CrossDecision::Claimed(claim) => claimed(&trackers, claim),
-                CrossDecision::Write(claim) => {
-                    let replaced = trackers.get_mut(attempt.tracker).unwrap().claim.replace(claim.clone());
-                    before = replaced.filter(|it| it.alert.alert_id == claim.alert.alert_id).map(|it| it.token.0);
-                    token = Some(claim.token.0.clone());
-                    claimed(&trackers, claim)
+            loop {
+                let state = state_of(&trackers);
+                let opened = || TrackerState { quiet: 0, claim: None, ..state.clone().unwrap() };
+                match decide_crossing(state.as_ref(), attempt) {
+                    CrossDecision::Clear => break Crossed::Clear,
+                    CrossDecision::Held(claim) => {
+                        held = Some(claim.token.0.clone());
+                        break Crossed::Held(claim);
+                    }
+                    CrossDecision::Claimed(claim) => break claimed(&trackers, claim),
+                    CrossDecision::Write(claim, span) => {
+                        let steps = trackers.entry(id.steps()).or_insert_with(opened);
+                        if let Some(correlated) = &mut steps.correlated {
+                            correlated.pending = span;
+                        }
+                        let replaced = steps.claim.replace(claim.clone());
+                        before = replaced.filter(|it| it.alert.alert_id == claim.alert.alert_id).map(|it| it.token.0);
+                        token = Some(claim.token.0.clone());
+                        break claimed(&trackers, claim);
+                    }
+                    CrossDecision::Remember(told) => {
+                        let steps = trackers.entry(id.steps()).or_insert_with(opened);
+                        steps.quiet += 1;
+                        steps.correlated.as_mut().unwrap().told = told;
+                    }
+                    CrossDecision::Begin(from) => {
+                        let correlated = state.as_ref().unwrap().correlated.clone().unwrap();
+                        let since = trackers.entry(correlated.since_at()).or_default();
+                        since.correlated = Some(Correlated { since: Some(from), ..correlated });
+                    }
                 }
             }
         };
@@ -875,9 +902,16 @@ impl AlertStore for Fake {
     async fn mark_step(&self, tracker: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
         let operation = "dynamodb:UpdateItem#mark";
         let trouble = self.begin(operation, std::slice::from_ref(&mark.alert.alert_id)).await?;
-        let clear = lock(&self.0.trackers).get_mut(tracker).is_none_or(|state| {
-            state.quiet = state.quiet.max(quiet_after(step));
-            !state.is_due()
+        let clear = lock(&self.0.trackers).get_mut(&tracker.steps()).is_none_or(|state| {
+            let Some(correlated) = &mut state.correlated else {
+                state.quiet = state.quiet.max(quiet_after(step));
+                return !state.is_due();
+            };
+            if state.quiet < step {
+                state.quiet = step;
+                correlated.told.extend(correlated.pending);
+            }
+            false
         });
         self.0.note(format!("{} {} marked", self.1, mark.alert.alert_id));
         self.saw(Seen::Marked { alert_id: &mark.alert.alert_id });

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use super::reader::{Complaint, Place, Reader};
 pub(super) use compiled::Compiled;
 use compiled::{Field, MAX_WAYS, Want};
-pub(super) use parse::value_conditions;
 #[cfg(test)]
 pub(super) use parse::{CONDITIONS, LISTABLE, NEGATABLE};
+pub(super) use parse::{value_conditions, wildcard};
 pub(super) use value::{Leaf, Test};
 pub(super) use walk::{any_leaf, values};
 

@@ -53,6 +53,11 @@ impl Pattern {
     }
 }
 
+/// The condition that a text with stars is.
+pub(in crate::rules) fn wildcard(text: &str) -> Result<Test, &'static str> {
+    Wildcard::parse(text).map(Test::Wildcard)
+}
+
 /// The values of a named list: exact ones, and the simpler conditions.
 pub(in crate::rules) fn value_conditions<'a>(
     reader: &mut Reader<'a>,
