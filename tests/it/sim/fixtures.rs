@@ -15,6 +15,12 @@ pub const BUCKET: &str = "trail-logs";
 /// The rule with a group.
 pub const IN_GROUPS: &str = "in-groups";
 
+/// The rule with a threshold.
+pub const IN_THRESHOLD: &str = "often-enough";
+
+/// The rules that do not alert for each event.
+pub const TOGETHER: [&str; 2] = [IN_GROUPS, IN_THRESHOLD];
+
 /// The modes of the rules that change. The others are always in force, and their modes never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -30,6 +36,9 @@ impl Rules {
         rules.push(json!({"id": IN_GROUPS, "description": "Happens often", "severity": "LOW",
                           "eventName": ["StopLogging", "DescribeInstances"],
                           "group": {"by": ["sourceIPAddress", "requestParameters"], "window": "30m"}}));
+        rules.push(json!({"id": IN_THRESHOLD, "description": "Happens often enough", "severity": "MEDIUM",
+                          "eventName": "DescribeRegions",
+                          "threshold": {"count": 3, "window": "15m", "by": ["sourceIPAddress"]}}));
         for (id, severity, pattern, rule) in
             [("any-key", "CRITICAL", "*AccessKey*", self.any_key), ("any-stop", "LOW", "Stop*", self.any_stop)]
         {
@@ -48,7 +57,7 @@ impl Rules {
             2 | 5 => &[("access-key", Mode::Alert), ("key-on-trial", Mode::Shadow)],
             3 => &[("snapshots-on-trial", Mode::Shadow)],
             _ if event % 12 == 6 => &[(IN_GROUPS, Mode::Alert)],
-            _ => &[],
+            _ => &[(IN_THRESHOLD, Mode::Alert)],
         };
         let changing = match event % 6 {
             1 | 4 => self.any_stop.mode().map(|mode| ("any-stop", mode)),
@@ -73,7 +82,7 @@ pub fn severity_of(rule: &str) -> Severity {
     match rule {
         "any-key" | "key-on-trial" => Severity::Critical,
         "trail-stopped" => Severity::High,
-        "access-key" => Severity::Medium,
+        "access-key" | IN_THRESHOLD => Severity::Medium,
         _ => Severity::Low,
     }
 }

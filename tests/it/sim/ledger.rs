@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use trailhound::alert::{Outbound, StoredItem};
 use trailhound::claim::ItemState;
@@ -15,9 +17,9 @@ use trailhound::health::{Health, Intake};
 use trailhound::metrics::Metrics;
 use trailhound::ports::ErrorClass;
 use trailhound::rules::{Mode, Severity};
-use trailhound::tracker::{TrackerId, TrackerState};
+use trailhound::tracker::{Span, TrackerId, TrackerKind, TrackerState, episodes};
 
-use super::fixtures::{IN_GROUPS, Rules, bucket_of, event_id, event_of, severity_of};
+use super::fixtures::{IN_GROUPS, IN_THRESHOLD, Rules, TOGETHER, bucket_of, event_id, event_of, severity_of};
 use super::process::{CONCURRENCY, Process};
 use crate::fakes::{Seen, Trouble, World, lock};
 
@@ -97,6 +99,8 @@ struct Acceptance {
     marked: bool,
     /// For a step of a group: the bucket's start and the step.
     step: Option<(String, u64)>,
+    /// Of an episode: from when to when it was known to last.
+    span: Option<Span>,
 }
 
 #[derive(Default)]
@@ -473,7 +477,11 @@ impl Ledger {
                     if !self.steps(&bucket_of(*event)).contains(&1) {
                         broken.push(format!("{message} was deleted before the group of {id} was opened"));
                     }
-                } else if mode == Mode::Alert && !self.ever(rule, *event, Mode::Shadow) && !self.told(&id, rule) {
+                } else if rule != IN_THRESHOLD
+                    && mode == Mode::Alert
+                    && !self.ever(rule, *event, Mode::Shadow)
+                    && !self.told(&id, rule)
+                {
                     broken.push(format!("{message} was deleted before {rule} was alerted for {id}"));
                 }
             }
@@ -529,6 +537,9 @@ impl Ledger {
         if document["group"].is_object() {
             return self.accepting_step(world, process, alert, document);
         }
+        if document["correlation"].is_object() {
+            return self.accepting_episode(world, process, alert, document);
+        }
         let id = &alert.alert_id;
         let event_id = document["event_id"].as_str().unwrap().to_owned();
         let rules: BTreeSet<String> =
@@ -569,6 +580,7 @@ impl Ledger {
             excused: false,
             marked: false,
             step: None,
+            span: None,
         });
     }
 
@@ -612,7 +624,93 @@ impl Ledger {
             excused: false,
             marked: false,
             step: Some((from, step)),
+            span: None,
         });
+    }
+
+    /// Each episode is told once, under a claim; again only where it could not be known that it was.
+    fn accepting_episode(&mut self, world: &World, process: u64, alert: &Outbound, document: &serde_json::Value) {
+        let (id, told) = (&alert.alert_id, &document["correlation"]);
+        let head = TrackerId::read(told["id"].as_str().unwrap()).unwrap();
+        let mut broken = Vec::new();
+        let state = lock(&world.trackers).get(&head).cloned();
+        let claim = state.and_then(|state| state.claim);
+        if claim.is_none_or(|claim| claim.alert.alert_id != *id) {
+            broken.push(format!("{id} is published without a claim on it"));
+        }
+        let rules: Vec<_> = document["rules"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+        let time = |name: &str| {
+            let time = OffsetDateTime::parse(told[name].as_str().unwrap(), &Rfc3339).unwrap();
+            time.unix_timestamp()
+        };
+        let span = Span { from: time("first"), to: time("last") };
+        if rules != [IN_THRESHOLD] || document["severity"] != "MEDIUM" || told["count"].as_u64() < Some(3) {
+            broken.push(format!("{id} tells {rules:?} with {told}"));
+        }
+        for before in &self.accepted {
+            if before.alert_id == *id {
+                let troubled = self.processes[&before.process].mark_troubled.contains(id);
+                if !before.excused && !troubled {
+                    broken.push(format!("{id} is published once more, and nobody died and no answer was lost"));
+                }
+            } else if before.span.is_some_and(|before| before.meets(span)) {
+                broken.push(format!("{id} tells {span:?}, which {} told before", before.alert_id));
+            }
+        }
+        self.broken.extend(broken);
+        self.accepted.push(Acceptance {
+            alert_id: id.clone(),
+            event: head.to_string(),
+            rules: [IN_THRESHOLD.to_owned()].into(),
+            process,
+            excused: false,
+            marked: false,
+            step: None,
+            span: Some(span),
+        });
+    }
+
+    /// Each event counts once in its bucket, and each episode that there is was told.
+    fn close_episodes(&self, world: &World) -> Vec<String> {
+        let (table, trackers) = (lock(&world.table), lock(&world.trackers));
+        let mut broken = Vec::new();
+        let mut counted = 0;
+        let is_refused = |key: &str| self.refused.contains_key(&event_of(key));
+        let open: Vec<_> = table.iter().filter(|(_, row)| row.state.rules.contains(IN_THRESHOLD)).collect();
+        for (key, row) in &open {
+            counted += u64::from(row.state.groups.contains_key(IN_THRESHOLD));
+            if !row.state.groups.contains_key(IN_THRESHOLD) && !is_refused(&key.event_id) {
+                broken.push(format!("event {} is not counted: {:?}", key.event_id, row.state));
+            }
+        }
+        let buckets = || trackers.iter().filter(|(id, _)| id.kind() == TrackerKind::Correlation && **id != id.steps());
+        let mut entries = BTreeSet::new();
+        let mut correlation = None;
+        for (id, state) in buckets() {
+            let correlated = state.correlated.as_ref().unwrap();
+            if state.count != correlated.entries.len() as u64 {
+                broken.push(format!("{id} counts {} and holds {:?}", state.count, correlated.entries));
+            }
+            entries.extend(correlated.entries.iter().cloned());
+            correlation = Some(correlated.correlation.clone());
+        }
+        if entries.len() as u64 != counted {
+            broken.push(format!("{counted} events are counted, and {} are held", entries.len()));
+        }
+        if open.iter().any(|(key, _)| is_refused(&key.event_id)) {
+            return broken;
+        }
+        let spans = || self.accepted.iter().filter_map(|it| it.span);
+        let episodes = correlation.map(|correlation| episodes(&correlation, &entries)).unwrap_or_default();
+        for episode in &episodes {
+            if !spans().any(|told| told.meets(*episode)) {
+                broken.push(format!("{episode:?} was not told"));
+            }
+        }
+        for told in spans().filter(|told| !episodes.iter().any(|episode| episode.meets(*told))) {
+            broken.push(format!("{told:?} was told, and there is no such episode"));
+        }
+        broken
     }
 
     /// Each event counts once, in its bucket, and the steps that the counts reached were told.
@@ -630,7 +728,7 @@ impl Ledger {
                 buckets.entry(tracker.from().to_owned()).or_default().push(event);
             }
         }
-        for (tracker, state) in trackers.iter() {
+        for (tracker, state) in trackers.iter().filter(|(tracker, _)| tracker.kind() == TrackerKind::Group) {
             let events = buckets.remove(tracker.from()).unwrap_or_default();
             let (count, told) = (events.len() as u64, self.steps(tracker.from()));
             let wanted: BTreeSet<u64> = [1, 10, 100, 1000].into_iter().filter(|step| *step <= count).collect();
@@ -693,11 +791,11 @@ impl Ledger {
                 if !state.rules.contains(rule) {
                     broken.push(format!("{id}: {rule} was not recorded"));
                 }
-                if mode == Mode::Alert && rule != IN_GROUPS && !self.told(&id, rule) {
+                if mode == Mode::Alert && !TOGETHER.contains(&rule) && !self.told(&id, rule) {
                     broken.push(format!("{id}: {rule} was never alerted"));
                 }
             }
-            for rule in state.settled.iter().filter(|rule| *rule != IN_GROUPS) {
+            for rule in state.settled.iter().filter(|rule| !TOGETHER.contains(&rule.as_str())) {
                 if !self.told(&id, rule) && !self.ever(rule, *event, Mode::Shadow) {
                     broken.push(format!("{id}: {rule} is settled and was never alerted"));
                 }
@@ -714,6 +812,7 @@ impl Ledger {
         }
         drop(table);
         broken.extend(self.close_groups(world));
+        broken.extend(self.close_episodes(world));
         self.broken.extend(broken);
     }
 
@@ -733,7 +832,7 @@ fn events_behind(world: &World, subject: &str) -> Vec<u32> {
     drop(trackers);
     let Some(tracker) = tracker else { return event_behind(world, subject).into_iter().collect() };
     let table = lock(&world.table);
-    let counted = table.iter().filter(|(_, row)| row.state.groups.values().any(|it| *it == tracker));
+    let counted = table.iter().filter(|(_, row)| row.state.groups.values().any(|it| it.steps() == tracker.steps()));
     counted.map(|(key, _)| event_of(&key.event_id)).collect()
 }
 
