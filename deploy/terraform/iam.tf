@@ -125,7 +125,7 @@ data "aws_iam_policy_document" "task" {
   # The deliver step stores, claims and marks; the start looks whether the table is there.
   statement {
     sid       = "Table"
-    actions   = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DescribeTable"]
+    actions   = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "dynamodb:DescribeTable"]
     resources = [aws_dynamodb_table.events.arn]
   }
 

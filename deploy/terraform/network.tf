@@ -193,7 +193,7 @@ data "aws_iam_policy_document" "dynamodb_endpoint" {
   # Tasks store detected events.
   statement {
     sid       = "Table"
-    actions   = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DescribeTable"]
+    actions   = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem", "dynamodb:DescribeTable"]
     resources = [aws_dynamodb_table.events.arn]
 
     principals {

@@ -48,13 +48,13 @@ impl DynamoDb {
         let mut has_head = false;
         loop {
             let Some(state) = whole(id, |id| known.get(id).cloned()) else { return Ok(Some(Crossed::Clear)) };
-            let decision = decide_crossing(Some(&state), attempt);
-            if decision == CrossDecision::Clear {
-                self.memory.told(id, &state);
+            if !has_head
+                && decide_crossing(Some(&self.memory.with_told(id, state.clone())), attempt) == CrossDecision::Clear
+            {
+                // There is no episode, or what this task knows as told covers it: nothing is ever untold.
                 return Ok(Some(Crossed::Clear));
             }
             if !has_head {
-                // Only where there is an episode does it matter what was told.
                 has_head = true;
                 if let Some(tracker) = self.read_tracker(&head).await? {
                     head_claim = tracker.claim;
@@ -64,11 +64,15 @@ impl DynamoDb {
                 }
                 continue;
             }
+            let decision = decide_crossing(Some(&state), attempt);
             let there = known.get(&head);
             // Items that are no longer a correlation's tell nothing.
             let Some(correlated) = &state.correlated else { return Ok(Some(Crossed::Clear)) };
             match decision {
-                CrossDecision::Clear => {}
+                CrossDecision::Clear => {
+                    self.memory.told(id, &state);
+                    return Ok(Some(Crossed::Clear));
+                }
                 CrossDecision::Held(claim) => return Ok(Some(Crossed::Held(claim))),
                 CrossDecision::Claimed(claim) => return Ok(Some(claimed(id, &claim, state))),
                 CrossDecision::Write(claim, span) => {
@@ -125,7 +129,10 @@ impl DynamoDb {
         marking.set("#message", "SnsMessageId", ":message", AttributeValue::S(mark.sns_message_id.clone()));
         marking.update.push_str(" ADD #alerts :alert");
         marking.value(":alert", AttributeValue::Ss(vec![mark.alert.alert_id.clone()]));
-        self.update_tracker(&id.steps(), marking).await?;
+        let (Updated::Done(now) | Updated::Conflict(now)) = self.update_tracker(&id.steps(), marking).await?;
+        if let Some(now) = now {
+            self.memory.told(id, &now.state);
+        }
         Ok(false)
     }
 

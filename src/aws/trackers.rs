@@ -75,6 +75,14 @@ impl Memory {
         }
     }
 
+    /// A correlation as its buckets show it, with what is known as told.
+    pub(super) fn with_told(&self, id: &TrackerId, mut state: TrackerState) -> TrackerState {
+        if let (Some(known), Some(correlated)) = (lock(&self.0).get(id), &mut state.correlated) {
+            correlated.told = known.correlated.as_ref().map(|known| known.told.clone()).unwrap_or_default();
+        }
+        state
+    }
+
     /// The length of a bucket that is known.
     pub(super) fn window(&self, id: &TrackerId) -> Option<u64> {
         lock(&self.0).get(id).map(|state| state.window)

@@ -350,6 +350,18 @@ mod tests {
         assert_eq!(due(&two, &at(&[1, 5, 40, 41]), &spans(&[(1, 5)]), bucket(4)), Due::Tell(Span { from: 40, to: 41 }));
     }
 
+    #[test]
+    fn the_latest_two_hundred_are_remembered() {
+        let mut told = Vec::new();
+        for number in 0..300 {
+            told = told_with(&told, Span { from: number * 100, to: number * 100 + 1 });
+        }
+        assert_eq!(
+            (told.len(), told.first(), told.last()),
+            (200, Some(&Span { from: 10_000, to: 10_001 }), Some(&Span { from: 29_900, to: 29_901 }))
+        );
+    }
+
     /// Each window that meets it, looked for in the simplest way.
     fn naive(count: usize, window: i64, times: &[i64]) -> Vec<Span> {
         let mut found = Vec::new();

@@ -13,6 +13,7 @@ mod bad_input;
 mod calls;
 mod cli;
 mod contract;
+mod correlations;
 #[cfg(feature = "emulator")]
 mod daemon;
 #[cfg(feature = "emulator")]

@@ -21,8 +21,10 @@
 //! - `forget_the_mark`: an accepted alert is not marked.
 //! - `forget_the_mark_of_a_step`: a step of a group that was told is not marked.
 //! - `give_up_at_the_first_failure`: a call that fails for a passing reason is not repeated.
+//! - `ignore_the_claim_on_an_episode`: somebody else's claim on an episode is not respected.
 //! - `ignore_what_is_settled`: a rule that was alerted is claimed again for another copy of its event.
 //! - `keep_at_the_stop`: a stopping process does not give back what it holds.
+//! - `look_at_one_bucket_only`: an episode that lies in two buckets is not seen.
 //! - `mark_a_step_before_publishing`: a step of a group is marked before SNS accepted its alert.
 //! - `mark_before_publishing`: an alert is marked before SNS accepted it.
 //! - `never_let_go_of_an_event`: an event stays in work in a process for ever.
@@ -38,12 +40,15 @@
 //! - `refuse_mark`: an alert whose mark is refused counts as delivered.
 //! - `refuse_record`: an event that the table refuses counts as delivered.
 //! - `release_without_delay`: a message that cannot be read is given back at once.
+//! - `remember_nothing_across_buckets`: that an episode goes on in the next bucket is not remembered.
 //! - `resume_from_the_start`: a body that broke off is resumed at its first byte.
+//! - `settle_a_sighting_at_once`: an event of a threshold is settled as it is counted.
 //! - `settle_before_the_step`: a counted event is settled before its group's step is told.
 //! - `stop_at_the_first_bad_part`: a part of a message that cannot be read keeps back the parts after it.
 //! - `take_over_at_once`: a claim of somebody else is taken over as soon as it is seen twice.
 //! - `take_over_early`: a claim is taken over after three quarters of its length.
 //! - `take_over_what_is_renewed`: a claim stands still from when it was first seen, although its token changed.
+//! - `tell_an_episode_that_was_told`: what was told of a key is told again.
 //! - `trust_a_claim`: an event that somebody else has claimed counts as settled.
 //! - `trust_the_claim_of_a_step`: a step of a group that somebody else has claimed counts as told.
 

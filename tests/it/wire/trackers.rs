@@ -6,8 +6,8 @@ use time::macros::datetime;
 use trailhound::alert::{EventKey, Facts, Source, StoredEvent, StoredItem};
 use trailhound::claim::{ClaimToken, ClaimedAlert, Mark, Recorded};
 use trailhound::ports::{AlertStore, ErrorClass, Fault};
-use trailhound::rules::{Group, Severity};
-use trailhound::tracker::{CrossAttempt, Crossed, TrackerId, membership};
+use trailhound::rules::{Correlation, FirstSeen, Group, Limits, Severity};
+use trailhound::tracker::{CrossAttempt, Crossed, TrackerId, membership, sighting};
 
 use super::{Answer, Server, answer, assert_failed};
 
@@ -308,4 +308,28 @@ async fn what_is_settled_is_added_and_an_expired_item_stays_away() {
     assert_eq!(sent["UpdateExpression"], "ADD #settled :rules");
     assert_eq!(sent["ConditionExpression"], "attribute_exists(#id)");
     assert_eq!(sent["ExpressionAttributeValues"], json!({ ":rules": { "SS": ["g"] } }));
+}
+
+#[tokio::test]
+async fn a_tracker_of_a_correlation_outlives_three_windows() {
+    let by = vec!["sourceIPAddress".to_owned()];
+    let new = Correlation::FirstSeen(FirstSeen { by, within: "90d".to_owned(), limits: Limits::default() });
+    let facts = (datetime!(2024-05-01 12:30 UTC), Some("ConsoleLogin"), Some("203.0.113.7"));
+    let record = br#"{"sourceIPAddress":"203.0.113.7"}"#;
+    let event = StoredItem {
+        groups: [("g".to_owned(), sighting("g", &new, &[], record, "e-1", facts))].into(),
+        ..event("e-1", 30)
+    };
+    let event = StoredItem { expires_at: event.detected_at + time::Duration::DAY, ..event };
+    let server = Server::answering([ok()]).await;
+    server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    let parts = server.request().json()["TransactItems"].clone();
+    let expires = |part: &Value| {
+        let number = part["Update"]["ExpressionAttributeValues"][":expires"]["N"].as_str().unwrap();
+        number.parse::<i64>().unwrap() - event.detected_at.unix_timestamp()
+    };
+    assert_eq!((expires(&parts[1]), expires(&parts[2])), (270 * 86_400, 270 * 86_400));
+    let key = |part: &Value| part["Update"]["Key"]["EventId"]["S"].as_str().unwrap().to_owned();
+    assert!(key(&parts[1]).starts_with("trailhound#correlation#") && key(&parts[2]).starts_with("trailhound#keys#"));
+    assert_eq!(parts[1]["Update"]["ExpressionAttributeValues"][":entries"], json!({ "SS": ["1714521600 0 "] }));
 }
