@@ -11,6 +11,7 @@ use crate::deliver::InWork;
 use crate::env::{Env, Phase, StopHandle};
 use crate::health::{Dependency, Health};
 use crate::journal::Journal;
+use crate::limit::Limit;
 use crate::metrics::Metrics;
 use crate::poller::{Slots, poll};
 use crate::ports::{PortError, Ports, QueueAttributes};
@@ -46,6 +47,7 @@ pub struct Daemon {
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
     let Daemon { config, rules, metrics, health, journal, stop } = daemon;
+    let max_per_minute = config.alerting.max_per_minute;
     let context = Context {
         ports,
         env,
@@ -56,6 +58,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
         journal,
         in_work: InWork::default(),
         matchers: Matchers::default(),
+        limit: Arc::new(Limit::new(max_per_minute)),
     };
     let (objects, interval) = (Arc::clone(&context.ports.objects), context.config.rules.poll_interval);
     context.env.tasks.spawn(reload::watch(context.rules.clone(), objects, context.env.clone(), interval));

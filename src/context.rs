@@ -8,6 +8,7 @@ use crate::deliver::InWork;
 use crate::env::Env;
 use crate::health::{Dependency, Health};
 use crate::journal::Journal;
+use crate::limit::Limit;
 use crate::metrics::Metrics;
 use crate::ports::{PortError, Ports};
 use crate::reload::RuleSource;
@@ -31,6 +32,7 @@ pub struct Context {
     pub journal: Arc<Journal>,
     pub in_work: InWork,
     pub matchers: Matchers,
+    pub limit: Arc<Limit>,
 }
 
 impl Context {

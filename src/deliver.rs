@@ -22,13 +22,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::alert::{DetectedEvent, EventKey, Outbound, PUBLISH_LIMIT, StoredItem, render, stored_item};
+use crate::alert::{
+    DetectedEvent, EventKey, Outbound, PUBLISH_LIMIT, StoredItem, Withheld, render, render_withheld, stored_item,
+};
 use crate::claim::{Claim, ClaimToken, Mark, Recorded};
-use crate::context::Context;
+use crate::context::{CALL_DEADLINE, Context};
 use crate::env::lock;
 use crate::health::{Dependency, Refusal};
 use crate::journal::Alerted;
 use crate::lease::Lease;
+use crate::limit::Limit;
 use crate::metrics::Metrics;
 use crate::object::Exhausted;
 use crate::ports::{ErrorClass, PortError, Receipt, ReceivedMessage};
@@ -455,8 +458,14 @@ impl Batch<'_> {
 
     /// Publishes and marks every claimed alert. Leaves the events whose claims were lost meanwhile, and those of which
     /// not every rule is told yet.
-    async fn publish(&mut self, claimed: Vec<Claimed>) -> Result<Outcome, Interruption> {
+    async fn publish(&mut self, mut claimed: Vec<Claimed>) -> Result<Outcome, Interruption> {
         let mut outcome = Outcome::default();
+        let limit = Arc::clone(&self.context.limit);
+        let mut withheld = Vec::new();
+        if limit.max() > 0 {
+            claimed.sort_by_key(|claimed| std::cmp::Reverse(claimed.claim.alert.severity));
+            (claimed, withheld) = claimed.into_iter().partition(|claimed| limit.admits(claimed.claim.alert.severity));
+        }
         let mut queue = claimed.into_iter().peekable();
         let mut next: Option<(Claimed, Outbound)> = None;
         while next.is_some() || queue.peek().is_some() {
@@ -479,7 +488,84 @@ impl Batch<'_> {
             }
             outcome.add(self.publish_batch(batch).await?);
         }
+        if !withheld.is_empty() {
+            outcome.add(self.withhold(&limit, withheld).await?);
+        }
         Ok(outcome)
+    }
+
+    /// Holds alerts back until the minute ends, and marks them once the alert that announces them was accepted.
+    async fn withhold(&mut self, limit: &Limit, withheld: Vec<Claimed>) -> Result<Outcome, Interruption> {
+        let mut outcome = Outcome::default();
+        let mut held: Vec<_> = withheld
+            .into_iter()
+            .map(|one| (limit.hold(summary(&one)), one))
+            .map(|(ticket, one)| (one, ticket))
+            .collect();
+        let end = limit.end();
+        loop {
+            let (kept, lost) = self.keep_claims(held).await?;
+            for subject in lost {
+                outcome.lose(subject);
+            }
+            held = kept;
+            let left = end.saturating_duration_since(Instant::now());
+            if held.is_empty() {
+                return Ok(outcome);
+            }
+            if left.is_zero() {
+                break;
+            }
+            sleep(left.min(FRESH), Until::Held(self.lease)).await?;
+        }
+        let (mut backoff, mut retrying) = (Backoff::default(), None);
+        loop {
+            let lead = tokio::select! {
+                biased;
+                why = Until::Held(self.lease).interrupted() => return Err(why),
+                lead = limit.lead() => lead,
+            };
+            let (kept, lost) = self.keep_claims(held).await?;
+            for subject in lost {
+                outcome.lose(subject);
+            }
+            held = kept;
+            let Some((_, ticket)) = held.first() else { return Ok(outcome) };
+            if let Some(id) = ticket.announced() {
+                let accepted = held.into_iter().map(|(claimed, _)| (claimed, id.clone())).collect();
+                outcome.add(self.mark(accepted, Told::Withheld).await?);
+                return Ok(outcome);
+            }
+            // Whoever is first tells what all hold.
+            let all = limit.held();
+            let now = self.context.env.clock.now();
+            let alert = render_withheld(all.values(), limit.max(), &self.context.config.store.table, now);
+            let result = self.context.ports.publisher.publish(std::slice::from_ref(&alert));
+            let result = call_for_message(&self.context.env.stop, PUBLISH, result).await;
+            match result.and_then(|results| {
+                results.into_iter().next().unwrap_or_else(|| Err(PortError::timed_out(PUBLISH, CALL_DEADLINE)))
+            }) {
+                Ok(id) => {
+                    if self.context.health.accepted(Dependency::Publisher, PUBLISH) {
+                        tracing::info!("alerts are accepted again");
+                    }
+                    tracing::warn!(
+                        alert.id = %alert.alert_id,
+                        count = all.len(),
+                        max_per_minute = limit.max(),
+                        "alerts were held back, and announced by one (alerting.max_per_minute)"
+                    );
+                    limit.announced(&all, &id);
+                }
+                Err(error) => {
+                    self.count_failures(error.class, 1);
+                    self.report(&error);
+                    retrying.get_or_insert_with(|| self.context.health.retrying(Dependency::Publisher));
+                    drop(lead);
+                    sleep(backoff.pause(&self.context.env.random), Until::Held(self.lease)).await?;
+                }
+            }
+        }
     }
 
     async fn render(&self, claimed: Claimed) -> (Claimed, Outbound) {
@@ -561,7 +647,7 @@ impl Batch<'_> {
             if accepted_any && self.context.health.accepted(Dependency::Publisher, PUBLISH) {
                 tracing::info!("alerts are accepted again");
             }
-            outcome.add(self.mark(accepted).await?);
+            outcome.add(self.mark(accepted, Told::Published).await?);
             if again.is_empty() {
                 return Ok(outcome);
             }
@@ -572,10 +658,10 @@ impl Batch<'_> {
     }
 
     /// Renews the claims that are no longer fresh. Gives the ones that are ours, and what those were on that are not.
-    async fn keep_claims(
+    async fn keep_claims<T>(
         &mut self,
-        open: Vec<(Claimed, Outbound)>,
-    ) -> Result<(Vec<(Claimed, Outbound)>, Vec<Subject>), Interruption> {
+        open: Vec<(Claimed, T)>,
+    ) -> Result<(Vec<(Claimed, T)>, Vec<Subject>), Interruption> {
         let (context, lease) = (self.context, self.lease);
         let (mut kept, mut lost) = (open, Vec::new());
         // Renewing some may take so long that others become stale meanwhile.
@@ -604,12 +690,12 @@ impl Batch<'_> {
 
     /// Marks accepted alerts. Once begun this is finished even if the message is lost meanwhile. Leaves the events that
     /// have rules of which nothing was told yet.
-    async fn mark(&mut self, accepted: Vec<(Claimed, String)>) -> Result<Outcome, Interruption> {
+    async fn mark(&mut self, accepted: Vec<(Claimed, String)>, how: Told) -> Result<Outcome, Interruption> {
         let context = self.context;
         let outcomes: Vec<_> = futures_util::stream::iter(accepted)
             .map(|(claimed, id)| async move {
                 let key = claimed.subject.event().key.clone();
-                (key, mark_one(context, claimed, id).await)
+                (key, mark_one(context, claimed, id, how).await)
             })
             .buffered(STORE_CALLS)
             .collect()
@@ -793,17 +879,30 @@ async fn renew(context: &Context, lease: &Lease, claimed: &mut Claimed) -> Resul
     Ok(ours)
 }
 
-/// An accepted alert, marked.
-enum Marked {
-    Event(Box<Pending>),
-    Step { tracker: TrackerId, is_clear: bool },
+/// How an alert came to whom it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Published,
+    /// By the alert that tells what was held back.
+    Withheld,
 }
 
-async fn mark_one(
-    context: &Context,
-    claimed: Claimed,
-    sns_message_id: String,
-) -> Result<Marked, (Option<TrackerId>, GaveUp)> {
+/// An alert that was held back, for the one that tells of it.
+fn summary(claimed: &Claimed) -> Withheld {
+    let (event, alert) = (claimed.subject.event(), &claimed.claim.alert);
+    Withheld {
+        alert_id: alert.alert_id.clone(),
+        event_id: event.key.event_id.clone(),
+        event_time: event.facts.event_time.map(|_| event.key.timestamp.clone()),
+        event_name: event.facts.event_name.clone(),
+        account_id: event.facts.account_id.clone(),
+        severity: alert.severity,
+        rules: alert.rules.clone(),
+    }
+}
+
+/// Counts an alert that was published, and writes it down.
+fn tell(context: &Context, claimed: &Claimed, sns_message_id: &str) {
     let severity = claimed.claim.alert.severity;
     context.metrics.alerts_published.with_label_values(&[severity.as_str()]).inc();
     for rule in &claimed.claim.alert.rules {
@@ -827,6 +926,27 @@ async fn mark_one(
         account: event.facts.account_id.clone(),
         alert_id: claimed.claim.alert.alert_id.clone(),
     });
+}
+
+/// An accepted alert, marked.
+enum Marked {
+    Event(Box<Pending>),
+    Step { tracker: TrackerId, is_clear: bool },
+}
+
+async fn mark_one(
+    context: &Context,
+    claimed: Claimed,
+    sns_message_id: String,
+    how: Told,
+) -> Result<Marked, (Option<TrackerId>, GaveUp)> {
+    match how {
+        Told::Published => tell(context, &claimed, &sns_message_id),
+        Told::Withheld => {
+            let severity = claimed.claim.alert.severity.as_str();
+            context.metrics.alerts_withheld.with_label_values(&[severity]).inc();
+        }
+    }
     let Claimed { subject, claim, since: _, _here } = claimed;
     let mark = Mark { alert: claim.alert, alerted_at: context.env.clock.now(), sns_message_id };
     let stop = Until::Stopping(&context.env.stop);

@@ -17,6 +17,9 @@ pub mod poller;
 /// Keeps a received message invisible to others for as long as it is worked on.
 pub mod lease;
 
+/// How many alerts a minute leave this process.
+pub mod limit;
+
 /// Takes one message from its receipt to its settlement: the steps below, in order.
 pub mod worker;
 

@@ -6,6 +6,7 @@ mod event;
 mod group;
 mod render;
 mod text;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use time::OffsetDateTime;
 
 pub(crate) use self::event::hex;
 pub(crate) use self::text::{is_hidden, shown};
+pub use self::withheld::{Withheld, render_withheld};
 use crate::cloudtrail::json;
 
 use crate::claim::ClaimedAlert;

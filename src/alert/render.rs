@@ -154,7 +154,7 @@ fn short_actor(actor: &str) -> &str {
     resource.filter(|resource| !resource.is_empty()).unwrap_or(actor)
 }
 
-fn message(default: &str, email: &str, sms: &str) -> String {
+pub(super) fn message(default: &str, email: &str, sms: &str) -> String {
     #[derive(Serialize)]
     struct Message<'a> {
         default: &'a str,

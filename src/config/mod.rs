@@ -83,6 +83,8 @@ pub struct RulesConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertingConfig {
     pub topic_arn: String,
+    /// 0: any number.
+    pub max_per_minute: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +211,7 @@ impl Config {
         let own_trails = from.required("rules.own_trails", Raw::list);
         let own_services = from.required("rules.own_services", Raw::list);
         let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
+        let max_per_minute = from.required("alerting.max_per_minute", |raw| raw.integer(0..=100_000));
         let table = from.required("store.table", |raw| parse::table_name(raw.text()?));
         let retention_days = from.required("store.retention_days", |raw| raw.integer(1..=36_500));
         let listen = from.required("http.listen", |raw| parse::listen(raw.text()?));
@@ -256,7 +259,7 @@ impl Config {
                     own_trails: own_trails?,
                     own_services: own_services?,
                 },
-                alerting: AlertingConfig { topic_arn: topic_arn? },
+                alerting: AlertingConfig { topic_arn: topic_arn?, max_per_minute: max_per_minute? },
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
                 log: LogConfig { level: level?, format: format? },
@@ -357,6 +360,7 @@ impl Config {
             ("rules.own_trails", json!(rules.own_trails)),
             ("rules.own_services", json!(rules.own_services)),
             ("alerting.topic_arn", json!(alerting.topic_arn)),
+            ("alerting.max_per_minute", json!(alerting.max_per_minute)),
             ("store.table", json!(store.table)),
             ("store.retention_days", json!(store.retention_days)),
             ("http.listen", json!(http.listen.to_string())),

@@ -129,6 +129,8 @@ metrics! {
         pub rule_alerts: IntCounterVec["rule_id"] => "rule_alerts_total",
         /// Alerts that SNS accepted, by severity.
         pub alerts_published: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_published_total",
+        /// Alerts that `alerting.max_per_minute` held back and one alert announced, by severity.
+        pub alerts_withheld: IntCounterVec["severity" = Severity::ALL.map(Severity::as_str)] => "alerts_withheld_total",
         /// Attempts to publish an alert that failed, by error class.
         pub alert_failures: IntCounterVec["class" = ["transient", "permanent", "config"]] => "alert_failures_total",
         /// Detections that an earlier alert already covers.

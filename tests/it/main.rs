@@ -39,3 +39,4 @@ mod shared_rules;
 mod sim;
 mod threads;
 mod wire;
+mod withheld;

@@ -57,7 +57,7 @@ pub fn config() -> Config {
             own_trails: Vec::new(),
             own_services: Vec::new(),
         },
-        alerting: AlertingConfig { topic_arn: String::new() },
+        alerting: AlertingConfig { topic_arn: String::new(), max_per_minute: 0 },
         store: StoreConfig { table: String::new(), retention_days: 90 },
         http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
         log: LogConfig { level: "info".to_owned(), format: LogFormat::Auto },
