@@ -73,6 +73,9 @@ pub mod health;
 /// What happened lately, for people.
 pub mod journal;
 
+/// What each rule did: hits, events, groups, alerts, and what exceptions withheld.
+pub mod noise;
+
 /// What every step that reaches outside is given.
 pub mod context;
 

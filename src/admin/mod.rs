@@ -28,6 +28,7 @@ use crate::env::{Clock, lock};
 use crate::health::{Health, Report};
 use crate::journal::{self, Journal};
 use crate::metrics::{Metrics, REVISION};
+use crate::noise::{Noise, noise};
 use crate::reload::RuleSource;
 use crate::rules::{Diagnostic, RuleInfo};
 
@@ -246,6 +247,8 @@ struct RulesPage {
     /// What is probably not meant in the rules in force.
     warnings: Vec<Diagnostic>,
     rules: Vec<RuleInfo>,
+    /// What each rule did since the process began.
+    noise: Vec<Noise>,
 }
 
 async fn rules(State(Pages { state, last_rules }): State<Pages>) -> Response {
@@ -262,6 +265,7 @@ async fn rules(State(Pages { state, last_rules }): State<Pages>) -> Response {
         error: status.error,
         warnings: status.warnings,
         rules: current.rules().iter().map(|rule| RuleInfo::clone(rule)).collect(),
+        noise: noise(&current, &state.metrics),
     };
     let Ok(text) = serde_json::to_vec(&page) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -322,6 +322,10 @@ impl AlertStore for DynamoDb {
                 Written::Conflict(None) => there = self.read(&item.key).await?,
                 Written::Done => {
                     self.tell_excess(&change);
+                    let known = there.as_ref().map(|seen| &seen.state.rules);
+                    for rule in change.rules.iter().filter(|rule| known.is_none_or(|known| !known.contains(*rule))) {
+                        metrics.rule_events.with_label_values(&[rule]).inc();
+                    }
                     for Count { membership, .. } in &change.counts {
                         let counted = match membership.sighting {
                             None => &metrics.grouped_events,

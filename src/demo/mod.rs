@@ -38,8 +38,8 @@ use crate::health::Health;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reload::{RulePath, RuleSource};
-use crate::rules::{DEFAULT_RULES, Detection, Matcher, Mode, NamedLists, RuleSet};
-use crate::tracker::TrackerId;
+use crate::rules::{Correlation, DEFAULT_RULES, Detection, Matcher, Mode, NamedLists, RuleSet};
+use crate::tracker::{Entry, TrackerId, episodes};
 
 const BUCKET: &str = "example-cloudtrail-logs";
 
@@ -79,6 +79,8 @@ struct Expected {
     events: BTreeMap<String, Wanted>,
     /// How many of them each group counts.
     groups: BTreeMap<TrackerId, u64>,
+    /// How many episodes the events of each key of a threshold or a sequence make.
+    episodes: BTreeMap<TrackerId, usize>,
 }
 
 struct Wanted {
@@ -125,6 +127,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         ..Names::default()
     };
     let made = emulator.set_up(&names).await.context("cannot set up the emulator")?;
+    let rule_set = rules.current();
     let running = Running::start(&emulator, &made, &args, rules, &metrics, clock)?;
 
     let screen = Screen::on_stdout();
@@ -171,6 +174,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             dead_letters: emulator.bodies(&made.dlq_url)?,
             reasons: reasons.taken(),
             metrics: &metrics,
+            rules: &rule_set,
         };
         screen::say(&summary.to_string());
         if let Some(expected) = &plan.expected {
@@ -309,6 +313,7 @@ impl Plan {
     fn from_story(story: &Story, rules: &RuleSource) -> anyhow::Result<Self> {
         let mut matcher = Matcher::new(rules.current());
         let mut expected = Expected::default();
+        let mut sighted: BTreeMap<TrackerId, (Correlation, BTreeSet<Entry>)> = BTreeMap::new();
         let mut records = BTreeSet::new();
         let mut uploads = Vec::new();
         for file in &story.files {
@@ -323,13 +328,25 @@ impl Plan {
                         let alert = alerting.any(|rule| !event.groups.contains_key(&rule.id));
                         expected.events.insert(record.event_id.clone(), Wanted { rules: event.rules.len(), alert });
                         for (_, member) in event.groups {
-                            *expected.groups.entry(member.tracker).or_default() += 1;
+                            if let Some(sighting) = member.sighting {
+                                let opened = || (sighting.correlation, BTreeSet::new());
+                                let (_, entries) = sighted.entry(member.tracker.steps()).or_insert_with(opened);
+                                entries.insert(sighting.entry);
+                            } else {
+                                *expected.groups.entry(member.tracker).or_default() += 1;
+                            }
                         }
                     }
                 }
             }
             uploads.push(Upload { key: file.key.clone(), body: Body::Here(file.body()?) });
         }
+        // What is seen in the first hour is learned.
+        sighted.retain(|_, (correlation, _)| !matches!(correlation, Correlation::FirstSeen(_)));
+        expected.episodes = sighted
+            .into_iter()
+            .map(|(head, (correlation, entries))| (head, episodes(&correlation, &entries).len()))
+            .collect();
         let told = format!(
             "an attacked account over an hour: {} records, delivered twice by two trails in {} files, one of them cut off",
             records.len(),

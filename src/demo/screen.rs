@@ -20,6 +20,8 @@ pub(super) struct Alert {
     pub(super) event_id: String,
     /// The group's id and step, and what is said of its count.
     pub(super) group: Option<(String, u64, String)>,
+    /// The id of a correlation's key, and what is said of it.
+    pub(super) correlation: Option<(String, String)>,
     pub(super) severity: Option<Severity>,
     pub(super) event_time: String,
     pub(super) event_name: String,
@@ -57,10 +59,20 @@ impl Alert {
             };
             (text(group, "id"), step, told)
         });
+        let correlation = document.get("correlation").map(|correlation| {
+            let count = correlation.get("count").and_then(Value::as_u64).unwrap_or_default();
+            let window = text(correlation, "window");
+            let told = match text(correlation, "kind").as_str() {
+                "first_seen" => format!("first seen, not in the {window} before"),
+                kind => format!("{kind} reached: {count} events within {window}"),
+            };
+            (text(correlation, "id"), told)
+        });
         let rules = document.get("rules").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         Self {
             event_id: document.get("event_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             group,
+            correlation,
             severity: document.get("severity").and_then(|severity| serde_json::from_value(severity.clone()).ok()),
             event_time: field("event_time"),
             event_name: field("event_name"),
@@ -97,6 +109,9 @@ impl Alert {
         }
         if let Some((_, _, told)) = &self.group {
             lines.extend(["\n", PAD, "group  ", told]);
+        }
+        if let Some((_, told)) = &self.correlation {
+            lines.extend(["\n", PAD, "why    ", told]);
         }
         lines
     }

@@ -11,7 +11,9 @@ use super::Expected;
 use super::screen::Alert;
 use crate::alert::{EventKey, shown};
 use crate::metrics::Metrics;
-use crate::tracker::{RESERVED_PREFIX, TrackerId};
+use crate::noise::{noise, table};
+use crate::rules::RuleSet;
+use crate::tracker::{RESERVED_PREFIX, TrackerId, TrackerKind};
 
 /// The longest reason and the longest list that are shown.
 const LIMIT: usize = 400;
@@ -30,6 +32,7 @@ pub(super) struct Summary<'a> {
     /// Why messages were left for redrive: details and their reason.
     pub(super) reasons: BTreeMap<String, String>,
     pub(super) metrics: &'a Metrics,
+    pub(super) rules: &'a RuleSet,
 }
 
 impl fmt::Display for Summary<'_> {
@@ -54,12 +57,13 @@ impl fmt::Display for Summary<'_> {
         for (detail, reason) in self.reasons.iter().take(MAX_REASONS) {
             writeln!(f, "    {}: {}", shown(reason, LIMIT), shown(detail, LIMIT))?;
         }
-        Ok(())
+        writeln!(f, "\nWhat each rule did\n")?;
+        table(&noise(self.rules, metrics)).iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
 impl Summary<'_> {
-    /// The items of groups, and those of events.
+    /// The items of groups and correlations, and those of events.
     fn groups_and_events(&self) -> (Vec<&Value>, Vec<&Value>) {
         let is_reserved = |item: &&Value| {
             let id = item.pointer("/EventId/S").and_then(Value::as_str);
@@ -73,12 +77,22 @@ impl Summary<'_> {
         let mut problems = Vec::new();
         let mut alerted: BTreeMap<&str, usize> = BTreeMap::new();
         let mut told: BTreeMap<(String, u64), usize> = BTreeMap::new();
+        let mut episodes: BTreeMap<&str, usize> = BTreeMap::new();
         for alert in self.alerts {
-            match &alert.group {
-                Some((group, step, _)) => *told.entry((group.clone(), *step)).or_default() += 1,
-                None => *alerted.entry(&alert.event_id).or_default() += 1,
+            match (&alert.group, &alert.correlation) {
+                (Some((group, step, _)), _) => *told.entry((group.clone(), *step)).or_default() += 1,
+                (None, Some((key, _))) => *episodes.entry(key).or_default() += 1,
+                (None, None) => *alerted.entry(&alert.event_id).or_default() += 1,
             }
         }
+        for (key, wanted) in &expected.episodes {
+            let times = episodes.remove(key.to_string().as_str()).unwrap_or(0);
+            // Events that come late may join what was told as two.
+            if times < *wanted || (*wanted == 0 && times > 0) {
+                problems.push(format!("key {key} was alerted {times} times, and its events make {wanted} episodes"));
+            }
+        }
+        problems.extend(episodes.keys().map(|key| format!("key {} must not be alerted", shown(key, LIMIT))));
         for (group, count) in &expected.groups {
             let group = group.to_string();
             let steps = std::iter::successors(Some(1_u64), |step| step.checked_mul(10));
@@ -114,7 +128,8 @@ impl Summary<'_> {
         let counted = |item: &Value| {
             let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let key = EventKey { event_id: text("/EventId/S").to_owned(), timestamp: text("/Timestamp/S").to_owned() };
-            TrackerId::of_key(&key).map(|group| (group, text("/Count/N").parse().unwrap_or(0)))
+            let group = TrackerId::of_key(&key).filter(|id| id.kind() == TrackerKind::Group)?;
+            Some((group, text("/Count/N").parse().unwrap_or(0)))
         };
         let counts: BTreeMap<TrackerId, u64> = groups.iter().filter_map(|item| counted(item)).collect();
         if counts != expected.groups {
@@ -181,6 +196,11 @@ mod tests {
         json!({ "EventId": { "S": id }, "SettledRules": { "SS": ["root-usage"] } })
     }
 
+    fn rules() -> &'static RuleSet {
+        static RULES: std::sync::OnceLock<RuleSet> = std::sync::OnceLock::new();
+        RULES.get_or_init(RuleSet::default)
+    }
+
     fn outcome<'a>(metrics: &'a Metrics, alerts: &'a [Alert]) -> Summary<'a> {
         Summary {
             seconds: 1.0,
@@ -191,6 +211,7 @@ mod tests {
             dead_letters: vec!["{}".to_owned()],
             reasons: BTreeMap::from([("k: it ends early".to_owned(), "ends_early".to_owned())]),
             metrics,
+            rules: rules(),
         }
     }
 

@@ -125,6 +125,8 @@ metrics! {
         pub correlated_events: IntCounterVec["rule_id"] => "correlated_events_total",
         /// Events that are beyond `max_keys` or `max_events` of their rule, and not counted by it, by rule id.
         pub correlation_excess: IntCounterVec["rule_id"] => "correlation_excess_total",
+        /// Events that were stored for a rule for the first time, by rule id.
+        pub rule_events: IntCounterVec["rule_id"] => "rule_events_total",
         /// Alerts that SNS accepted, by the rules that they tell.
         pub rule_alerts: IntCounterVec["rule_id"] => "rule_alerts_total",
         /// Alerts that SNS accepted, by severity.

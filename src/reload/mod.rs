@@ -241,6 +241,7 @@ impl RuleSource {
         for rule in rules.rules() {
             // A rule that never matched shows as zero, not as nothing.
             let _zero = self.metrics.matches.with_label_values(&[&rule.id, rule.severity.as_str()]);
+            let _zero = self.metrics.rule_events.with_label_values(&[&rule.id]);
             let _zero = self.metrics.rule_alerts.with_label_values(&[&rule.id]);
             if rule.correlation.is_some() {
                 let _zero = self.metrics.correlated_events.with_label_values(&[&rule.id]);

@@ -385,6 +385,12 @@ impl RuleSet {
         self.rules.iter().flat_map(|rule| (0..rule.exceptions.len()).map(|position| (&*rule.info, position)))
     }
 
+    /// The reasons of a rule's exceptions, in their order.
+    pub fn reasons(&self, id: &str) -> impl Iterator<Item = &str> {
+        let rule = self.by_id.get(id).and_then(|index| self.rules.get(*index));
+        rule.into_iter().flat_map(|rule| rule.exceptions.iter().map(|one| one.reason.as_str()))
+    }
+
     /// The exceptions whose last day is over: rule, reason and that day.
     pub fn expired(&self, today: Date) -> impl Iterator<Item = (&RuleInfo, &str, Date)> {
         self.rules.iter().flat_map(move |rule| {

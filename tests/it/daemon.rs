@@ -32,7 +32,13 @@ pub struct Account {
 
 impl Account {
     pub async fn new(names: Names) -> Self {
-        let emulator = Emulator::start(Options { region: "us-east-1".to_owned(), ..Options::default() }).unwrap();
+        Self::answering_after(None, names).await
+    }
+
+    /// Each call takes this long at least.
+    pub async fn answering_after(latency: Option<Duration>, names: Names) -> Self {
+        let emulator =
+            Emulator::start(Options { region: "us-east-1".to_owned(), latency, ..Options::default() }).unwrap();
         let made = emulator.set_up(&names).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("rules.json"), crate::sim::rule_file(false)).unwrap();
