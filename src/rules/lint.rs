@@ -44,6 +44,8 @@ pub(super) fn lint(file: &File, surroundings: &Surroundings, reader: &mut Reader
         let key = identity(&draft.body);
         if draft.exceptions.is_empty()
             && draft.info.mode != Mode::Off
+            // One may tell each event, and the other many of them.
+            && draft.info.correlation.is_none()
             && let Some(other) = bodies.insert(key, draft.info.id.as_str())
         {
             let advice = "remove one of them, or say what tells them apart";
