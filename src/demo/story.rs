@@ -836,12 +836,12 @@ mod tests {
         }
         let told: Vec<_> = seen.into_values().collect();
         insta::assert_snapshot!(told.join("\n"), @r"
-        ConsoleLogin console-login-failures
-        ConsoleLogin console-login-failures
-        ConsoleLogin console-login-failures
-        ConsoleLogin console-signin-without-mfa
-        ListAccounts unauthorized-api-calls
-        RunInstances gpu-instances-started unauthorized-api-calls
+        ConsoleLogin console-login-failures console-password-guessed-right console-passwords-guessed
+        ConsoleLogin console-login-failures console-password-guessed-right console-passwords-guessed
+        ConsoleLogin console-login-failures console-password-guessed-right console-passwords-guessed
+        ConsoleLogin console-password-guessed-right console-signin-without-mfa
+        ListAccounts many-calls-denied unauthorized-api-calls
+        RunInstances gpu-instances-started many-calls-denied unauthorized-api-calls
         CreateAccessKey access-key-created iam-access-key-for-another-user
         AttachUserPolicy iam-admin-policy-attached iam-policy-changes
         PutUserPolicy iam-admin-policy-written iam-policy-changes
@@ -850,7 +850,7 @@ mod tests {
         AuthorizeSecurityGroupIngress attack-tool-user-agent security-group-changes security-group-opens-admin-port
         PutBucketPolicy attack-tool-user-agent s3-bucket-made-public s3-bucket-policy-changes
         ScheduleKeyDeletion attack-tool-user-agent kms-key-deletion
-        DeleteRole attack-tool-user-agent unauthorized-api-calls
+        DeleteRole attack-tool-user-agent many-calls-denied unauthorized-api-calls
         ");
     }
 
