@@ -630,6 +630,53 @@ def groups(world, seed):
     return f"{len(events)} events in {len(counters)} groups, {len(ids)} steps, {len(documents) - len(ids)} repeated"
 
 
+@scenario(visibility=10)
+def correlations(world, seed):
+    """Two daemons, one of them killed, every record twice and in disorder: a threshold is told once for each burst of each
+    key, or again under the same id, and not for a key below it; every event is stored and settled."""
+    account = Account(seed)
+    rule = {"id": "often", "severity": "HIGH", "description": "Happens often", "eventName": "StopLogging"}
+    path = world.workdir / "threshold.json"
+    threshold = {"count": 5, "window": "30m", "by": ["userIdentity.arn"]}
+    path.write_text(json.dumps({"events": [rule | {"threshold": threshold}]}))
+    records = []
+    for user, hour, count in [("alice", 9, 60), ("bob", 9, 6), ("bob", 11, 7), ("carol", 9, 4)]:
+        for number in range(count):
+            time_ = f"2026-03-02T{hour:02}:{number % 5:02}:{number % 60:02}Z"
+            records.append(account.record("cloudtrail", "StopLogging", account.user(user), eventTime=time_))
+    for trail in ("", "second-trail/"):
+        account.random.shuffle(records)
+        for start in range(0, len(records), 15):
+            world.put_log(account, records[start : start + 15], prefix=trail)
+    daemons = [world.daemon(SECURITY_EVENTS_PATH=str(path)) for _ in range(2)]
+    wait_until(lambda: world.item_count() >= 10, "some items", seconds=90, every=0.02)
+    daemons[0].kill()
+    daemons[1].wait_ready()
+    world.wait_until_empty(seconds=240)
+
+    items = world.items()
+    events = {item["EventId"]: item for item in items if not item["EventId"].startswith("trailhound#")}
+    same_keys(events, {record["eventID"] for record in records}, "stored events")
+    for event_id, item in events.items():
+        equal((item["Rules"], item.get("SettledRules")), ({"often"}, {"often"}), f"rules of {event_id}")
+    buckets = [i for i in items if i["EventId"].startswith("trailhound#correlation#") and i["Timestamp"] != "head"]
+    entries = sorted(len(item["Entries"]) for item in buckets)
+    equal(entries, [4, 6, 7, 60], "events of each key and half hour")
+    equal(sorted(item["Count"] for item in buckets), entries, "what is counted")
+    told = {}
+    documents = [alert["document"] for alert in world.alerts()]
+    for document in documents:
+        correlation = document["correlation"]
+        user = correlation["by"][0]["value"].rsplit("/", 1)[1]
+        told.setdefault((user, correlation["first"][11:13]), set()).add(document["alert_id"])
+        check(correlation["count"] >= 5, f"an alert at {correlation['count']} events")
+    same_keys(told, {("alice", "09"), ("bob", "09"), ("bob", "11")}, "bursts")
+    for burst, alert_ids in told.items():
+        equal(len(alert_ids), 1, f"alerts of {burst}")
+    equal(world.dead_count(), 0, "dead letters")
+    return f"{len(events)} events, {len(told)} bursts, {len(documents) - len(told)} repeated"
+
+
 def item_groups(item):
     """The groups that count an event, each with its rule."""
     return item.get("Groups", set())
