@@ -23,6 +23,8 @@ mod faults;
 mod groups;
 #[cfg(feature = "emulator")]
 mod memory;
+#[cfg(feature = "emulator")]
+mod noise;
 mod observability;
 mod outages;
 #[cfg(feature = "emulator")]

@@ -116,6 +116,11 @@ pub fn log_key(trail: &str, number: u32) -> String {
 /// A log object with these events.
 pub fn log_object(events: &[u32]) -> Vec<u8> {
     let records: Vec<_> = events.iter().map(|it| record(*it)).collect();
+    log_object_of(&records)
+}
+
+/// A log object with these records.
+pub fn log_object_of(records: &[serde_json::Value]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(json!({ "Records": records }).to_string().as_bytes()).unwrap();
     gzip.finish().unwrap()

@@ -62,8 +62,8 @@ mod shrink;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::fixtures::{
-    BUCKET, event_id, log_key, log_object, notification, notification_of, record, rule_file, rules_on_trial,
-    through_eventbridge,
+    BUCKET, event_id, log_key, log_object, log_object_of, notification, notification_of, record, rule_file,
+    rules_on_trial, through_eventbridge,
 };
 use self::op::{Call, Death, Failure, Op, Other, Rule, Service, paste, random_list};
 use self::play::simulate;
