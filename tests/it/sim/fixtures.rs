@@ -37,7 +37,7 @@ impl Rules {
                           "eventName": ["StopLogging", "DescribeInstances"],
                           "group": {"by": ["sourceIPAddress", "requestParameters"], "window": "30m"}}));
         rules.push(json!({"id": IN_THRESHOLD, "description": "Happens often enough", "severity": "MEDIUM",
-                          "eventName": "DescribeRegions",
+                          "eventName": ["DescribeRegions", "DescribeSnapshots"],
                           "threshold": {"count": 3, "window": "15m", "by": ["sourceIPAddress"]}}));
         for (id, severity, pattern, rule) in
             [("any-key", "CRITICAL", "*AccessKey*", self.any_key), ("any-stop", "LOW", "Stop*", self.any_stop)]
@@ -55,7 +55,7 @@ impl Rules {
         let always: &[_] = match event % 6 {
             1 | 4 => &[("trail-stopped", Mode::Alert), (IN_GROUPS, Mode::Alert)],
             2 | 5 => &[("access-key", Mode::Alert), ("key-on-trial", Mode::Shadow)],
-            3 => &[("snapshots-on-trial", Mode::Shadow)],
+            3 => &[("snapshots-on-trial", Mode::Shadow), (IN_THRESHOLD, Mode::Alert)],
             _ if event % 12 == 6 => &[(IN_GROUPS, Mode::Alert)],
             _ => &[(IN_THRESHOLD, Mode::Alert)],
         };
