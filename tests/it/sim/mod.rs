@@ -40,7 +40,6 @@
 //! - `refuse_mark`: an alert whose mark is refused counts as delivered.
 //! - `refuse_record`: an event that the table refuses counts as delivered.
 //! - `release_without_delay`: a message that cannot be read is given back at once.
-//! - `remember_nothing_across_buckets`: that an episode goes on in the next bucket is not remembered.
 //! - `resume_from_the_start`: a body that broke off is resumed at its first byte.
 //! - `settle_a_sighting_at_once`: an event of a threshold is settled as it is counted.
 //! - `settle_before_the_step`: a counted event is settled before its group's step is told.
