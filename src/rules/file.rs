@@ -775,7 +775,7 @@ mod tests {
             "by": ["a"], "window": "1m" }
         ]"#;
         insta::assert_snapshot!(errors(text), @r#"
-        line 2: [0].threshold.count (rule "t1"): expected a whole number from 2 to 10000
+        line 2: [0].threshold.count (rule "t1"): expected a whole number from 2 to 5000
         line 2: [0].threshold.window (rule "t1"): "0m" is no length of time; write a number and s, m, h or d: "15m", "1h"
         line 2: [0].threshold.by (rule "t1"): the list is empty; leave the key out, or name a value
         line 2: [0].threshold.cuont (rule "t1"): unknown key; did you mean "count"?
@@ -789,7 +789,7 @@ mod tests {
         line 7: [5] (rule "s2"): the sequence has no "by"; it stands beside "sequence"
         line 7: [5] (rule "s2"): the sequence has no "window"; it stands beside "sequence"
         line 7: [5].sequence[1].eventNmae (rule "s2"): unknown key; did you mean "eventName"?
-        line 7: [5].sequence[1].count (rule "s2"): expected a whole number from 1 to 10000
+        line 7: [5].sequence[1].count (rule "s2"): expected a whole number from 1 to 5000
         line 7: [5].sequence[2] (rule "s2"): the step has no condition and would be met by every record; give one of eventSource, eventName, userIdentityType, errorCode, errorMessage, resourceType, pattern
         line 8: [6].by (rule "s3"): this key belongs to "sequence"; "group", "threshold" and "first_seen" hold theirs themselves
         line 8: [6].max_keys (rule "s3"): expected a whole number from 1 to 10000000

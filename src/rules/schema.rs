@@ -217,6 +217,8 @@ fn it_judges_as_the_reader_does() {
             true,
         ),
         (json!({ "threshold": { "count": 1, "window": "15m", "by": ["a"] } }), false),
+        (json!({ "threshold": { "count": 5_000, "window": "15m", "by": ["a"], "max_events": 5_000 } }), true),
+        (json!({ "threshold": { "count": 10, "window": "15m", "by": ["a"], "max_events": 5_001 } }), false),
         (json!({ "threshold": { "count": 2.5, "window": "15m", "by": ["a"] } }), false),
         (json!({ "threshold": { "count": "9", "window": "15m", "by": ["a"] } }), false),
         (json!({ "threshold": { "count": 10, "by": ["a"] } }), false),

@@ -16,8 +16,10 @@ pub(in crate::rules) const STEP_KEYS: [&str; 2] = ["pattern", "count"];
 
 /// An event can be in each step of a sequence; a mask tells in which.
 const MAX_STEPS: usize = 8;
-const MAX_COUNT: u32 = 10_000;
-const MAX_EVENTS: u32 = 10_000;
+/// As many as [`MAX_EVENTS`].
+const MAX_COUNT: u32 = 5_000;
+/// What a bucket's item holds of an event takes under fifty bytes, and the item 400 KB at most.
+const MAX_EVENTS: u32 = 5_000;
 const MAX_KEYS: u32 = 10_000_000;
 /// A longer window is more than a replay of all that CloudTrail keeps.
 const MAX_WINDOW: u64 = 400 * 86_400;
