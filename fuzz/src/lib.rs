@@ -21,7 +21,7 @@ pub mod alert;
 #[path = "../../src/claim.rs"]
 pub mod claim;
 
-#[path = "../../src/tracker.rs"]
+#[path = "../../src/tracker/mod.rs"]
 pub mod tracker;
 
 #[path = "../../src/fuzzing/mod.rs"]
