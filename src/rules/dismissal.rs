@@ -351,7 +351,13 @@ impl<'a> Glance<'a> {
     /// Bytes that no other glance has, apart from its steady members: lengths say where a part ends, and absence is no text.
     fn write(&self, key: &mut Vec<u8>) {
         key.clear();
-        self.types.iter().for_each(|text| put(key, text.map_or(b"", str::as_bytes)));
+        for text in self.types {
+            // An empty text is one.
+            match text {
+                Some(text) => put(key, text.as_bytes()),
+                None => key.push(u8::MAX),
+            }
+        }
         self.write_texts(key);
     }
 

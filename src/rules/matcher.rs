@@ -350,6 +350,21 @@ mod tests {
     }
 
     /// What is found in an object that holds this record, which may be dismissed on its way.
+    /// What is remembered of a record without a type says nothing of one whose type is empty.
+    #[test]
+    fn an_empty_text_is_not_an_absent_one() {
+        for (rule, records) in [
+            (json!({ "userIdentityType": "*" }), [r"{}", r#"{"userIdentity":{"type":""}}"#]),
+            (json!({ "eventName": "*" }), [r"{}", r#"{"eventName":""}"#]),
+        ] {
+            let mut rule = rule;
+            (rule["id"], rule["severity"]) = ("r".into(), "LOW".into());
+            let mut matcher = matcher(&json!([rule]));
+            let found = records.map(|record| found_in_object(&mut matcher, record).len());
+            assert_eq!(found, [0, 1], "{rule}");
+        }
+    }
+
     fn found_in_object(matcher: &mut Matcher, record: &str) -> Vec<String> {
         // What stands behind it lets the splitter read all of it in blocks.
         let text = format!(r#"{{"Records":[{record}],"behind":"{}"}}"#, " ".repeat(80));
