@@ -11,7 +11,7 @@ use crate::claim::{Claim, Mark};
 use crate::ports::PortError;
 use crate::tracker::{
     Correlated, Count, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, Entry, Membership, Sighting, Span,
-    TrackerId, TrackerState, decide_crossing, quiet_once_told, whole,
+    TrackerId, TrackerState, decide_crossing, whole,
 };
 
 const QUERY: Operation = Operation { name: "dynamodb:Query", action: "dynamodb:Query", ..GET };
@@ -48,13 +48,11 @@ impl DynamoDb {
         let mut has_head = false;
         loop {
             let Some(state) = whole(id, |id| known.get(id).cloned()) else { return Ok(Some(Crossed::Clear)) };
-            if !has_head
-                && decide_crossing(Some(&self.memory.with_told(id, state.clone())), attempt) == CrossDecision::Clear
-            {
-                // There is no episode, or what this task knows as told covers it: nothing is ever untold.
-                return Ok(Some(Crossed::Clear));
-            }
             if !has_head {
+                if decide_crossing(Some(&self.memory.with_told(id, state)), attempt) == CrossDecision::Clear {
+                    // There is no episode, or what this task knows as told covers it: nothing is ever untold.
+                    return Ok(Some(Crossed::Clear));
+                }
                 has_head = true;
                 if let Some(tracker) = self.read_tracker(&head).await? {
                     head_claim = tracker.claim;
@@ -124,7 +122,7 @@ impl DynamoDb {
             marking.name(placeholder, name);
         }
         marking.value(":none", AttributeValue::L(Vec::new()));
-        marking.value(":quiet", number(quiet_once_told(id, step)));
+        marking.value(":quiet", number(step));
         marking.set("#at", "AlertedAt", ":at", AttributeValue::S(rfc3339(mark.alerted_at)?));
         marking.set("#message", "SnsMessageId", ":message", AttributeValue::S(mark.sns_message_id.clone()));
         marking.update.push_str(" ADD #alerts :alert");
@@ -242,13 +240,7 @@ fn head_of(
         writing.condition.push_str("attribute_not_exists(#quiet)");
     }
     writing.name("#claim", "Claim");
-    match claim {
-        Some(claim) => {
-            writing.condition.push_str(" AND #claim = :seen");
-            writing.value(":seen", AttributeValue::S(claim.to_owned()));
-        }
-        None => writing.condition.push_str(" AND attribute_not_exists(#claim)"),
-    }
+    writing.if_claim_is(claim);
     Ok(writing)
 }
 

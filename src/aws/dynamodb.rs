@@ -109,6 +109,17 @@ pub(super) struct Expression {
 }
 
 impl Expression {
+    /// Only if `#claim` still is what was seen: this text, or nothing.
+    pub(super) fn if_claim_is(&mut self, seen: Option<&str>) {
+        match seen {
+            Some(text) => {
+                self.condition.push_str(" AND #claim = :seen");
+                self.value(":seen", AttributeValue::S(text.to_owned()));
+            }
+            None => self.condition.push_str(" AND attribute_not_exists(#claim)"),
+        }
+    }
+
     /// One more of what is set.
     pub(super) fn set(&mut self, name: &str, attribute: &str, value: &str, is: AttributeValue) {
         for part in [", ", name, " = ", value] {

@@ -218,12 +218,7 @@ impl DynamoDb {
             claiming.name("#quiet", "Quiet");
             claiming.value(":claim", claim_text(&claim)?);
             claiming.value(":quiet", number(seen.state.quiet));
-            if let Some(text) = &seen.claim {
-                claiming.condition.push_str(" AND #claim = :seen");
-                claiming.value(":seen", AttributeValue::S(text.clone()));
-            } else {
-                claiming.condition.push_str(" AND attribute_not_exists(#claim)");
-            }
+            claiming.if_claim_is(seen.claim.as_deref());
             let is_taken_over = seen.state.claim.as_ref().is_some_and(|before| before.alert == claim.alert);
             match self.update_tracker(id, claiming).await? {
                 Updated::Done(now) => {

@@ -362,6 +362,25 @@ mod tests {
         );
     }
 
+    /// Tells what is due once an event came at `at`, to a rule with ten seconds: only the bucket and its neighbours are
+    /// looked at. Gives what was told.
+    fn tell(rule: &Correlation, known: &BTreeSet<Entry>, told: &mut Vec<Span>, at: i64) -> Vec<Span> {
+        let bucket = Span { from: at.div_euclid(10) * 10, to: at.div_euclid(10) * 10 + 9 };
+        let near = known.iter().filter(|it| it.at >= bucket.from - 10 && it.at <= bucket.to + 10);
+        let near: BTreeSet<Entry> = near.cloned().collect();
+        let mut tellings = Vec::new();
+        loop {
+            match due(rule, &near, told, bucket) {
+                Due::Nothing => return tellings,
+                Due::Remember(span) => *told = told_with(told, span),
+                Due::Tell(span) => {
+                    tellings.push(span);
+                    *told = told_with(told, span);
+                }
+            }
+        }
+    }
+
     /// Each window that meets it, looked for in the simplest way.
     fn naive(count: usize, window: i64, times: &[i64]) -> Vec<Span> {
         let mut found = Vec::new();
@@ -401,20 +420,9 @@ mod tests {
             for (id, at) in (0_u32..).zip(&times) {
                 let value = distinct.then(|| format!("{}", at % 7));
                 known.insert(Entry { at: *at, steps: 0, id: format!("{id:04}"), value });
-                let bucket = Span { from: at.div_euclid(10) * 10, to: at.div_euclid(10) * 10 + 9 };
-                // Only the bucket and its neighbours are looked at.
-                let near: BTreeSet<Entry> =
-                    known.iter().filter(|it| it.at >= bucket.from - 10 && it.at <= bucket.to + 10).cloned().collect();
-                loop {
-                    match due(&rule, &near, &told, bucket) {
-                        Due::Nothing => break,
-                        Due::Remember(span) => told = told_with(&told, span),
-                        Due::Tell(span) => {
-                            prop_assert!(!tellings.iter().any(|before: &Span| before.meets(span)));
-                            tellings.push(span);
-                            told = told_with(&told, span);
-                        }
-                    }
+                for span in tell(&rule, &known, &mut told, *at) {
+                    prop_assert!(!tellings.iter().any(|before: &Span| before.meets(span)));
+                    tellings.push(span);
                 }
             }
             let last = episodes(&rule, &known);
@@ -434,19 +442,7 @@ mod tests {
             let (mut told, mut tellings, mut known) = (Vec::new(), 0, BTreeSet::new());
             for (id, at) in (0_u32..).zip(&times) {
                 known.insert(Entry { at: *at, steps: 0, id: format!("{id:04}"), value: None });
-                let bucket = Span { from: at.div_euclid(10) * 10, to: at.div_euclid(10) * 10 + 9 };
-                let near: BTreeSet<Entry> =
-                    known.iter().filter(|it| it.at >= bucket.from - 10 && it.at <= bucket.to + 10).cloned().collect();
-                loop {
-                    match due(&rule, &near, &told, bucket) {
-                        Due::Nothing => break,
-                        Due::Remember(span) => told = told_with(&told, span),
-                        Due::Tell(span) => {
-                            tellings += 1;
-                            told = told_with(&told, span);
-                        }
-                    }
-                }
+                tellings += tell(&rule, &known, &mut told, *at).len();
             }
             prop_assert_eq!(tellings, episodes(&rule, &known).len());
         }

@@ -664,15 +664,6 @@ fn decide_telling(state: &TrackerState, correlated: &Correlated, attempt: CrossA
     claim(alert, Some(episode))
 }
 
-/// Up to which step everything is told once this one is: see [`TrackerState::quiet`].
-#[must_use]
-pub fn quiet_once_told(tracker: &TrackerId, step: u64) -> u64 {
-    match tracker.kind {
-        TrackerKind::Correlation => step,
-        _ => quiet_after(step),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -589,15 +589,7 @@ def groups(world, seed):
         for number in range(count):
             time_ = f"2026-03-02T{hour:02}:{number % 60:02}:{number // 60:02}Z"
             records.append(account.record("cloudtrail", "StopLogging", account.user(user), eventTime=time_))
-    for trail in ("", "second-trail/"):
-        account.random.shuffle(records)
-        for start in range(0, len(records), 30):
-            world.put_log(account, records[start : start + 30], prefix=trail)
-    daemons = [world.daemon(SECURITY_EVENTS_PATH=str(path)) for _ in range(2)]
-    wait_until(lambda: world.item_count() >= 20, "some items", seconds=90, every=0.02)
-    daemons[0].kill()
-    daemons[1].wait_ready()
-    world.wait_until_empty(seconds=240)
+    twice_by_two_daemons(world, account, records, path, size=30, kill_at=20)
 
     items = world.items()
     counters = [item for item in items if item["EventId"].startswith("trailhound#group#")]
@@ -644,15 +636,7 @@ def correlations(world, seed):
         for number in range(count):
             time_ = f"2026-03-02T{hour:02}:{number % 5:02}:{number % 60:02}Z"
             records.append(account.record("cloudtrail", "StopLogging", account.user(user), eventTime=time_))
-    for trail in ("", "second-trail/"):
-        account.random.shuffle(records)
-        for start in range(0, len(records), 15):
-            world.put_log(account, records[start : start + 15], prefix=trail)
-    daemons = [world.daemon(SECURITY_EVENTS_PATH=str(path)) for _ in range(2)]
-    wait_until(lambda: world.item_count() >= 10, "some items", seconds=90, every=0.02)
-    daemons[0].kill()
-    daemons[1].wait_ready()
-    world.wait_until_empty(seconds=240)
+    twice_by_two_daemons(world, account, records, path, size=15, kill_at=10)
 
     items = world.items()
     events = {item["EventId"]: item for item in items if not item["EventId"].startswith("trailhound#")}
@@ -675,6 +659,20 @@ def correlations(world, seed):
         equal(len(alert_ids), 1, f"alerts of {burst}")
     equal(world.dead_count(), 0, "dead letters")
     return f"{len(events)} events, {len(told)} bursts, {len(documents) - len(told)} repeated"
+
+
+def twice_by_two_daemons(world, account, records, rules, size, kill_at):
+    """Delivers all records twice and in disorder, in files of `size`, to two daemons; one is killed once there are
+    `kill_at` items."""
+    for trail in ("", "second-trail/"):
+        account.random.shuffle(records)
+        for start in range(0, len(records), size):
+            world.put_log(account, records[start : start + size], prefix=trail)
+    daemons = [world.daemon(SECURITY_EVENTS_PATH=str(rules)) for _ in range(2)]
+    wait_until(lambda: world.item_count() >= kill_at, "some items", seconds=90, every=0.02)
+    daemons[0].kill()
+    daemons[1].wait_ready()
+    world.wait_until_empty(seconds=240)
 
 
 def item_groups(item):
