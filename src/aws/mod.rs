@@ -40,6 +40,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A body that brings nothing for this long is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How often a tool asks before it tells an error.
+const TOOL_ATTEMPTS: u32 = 4;
+
 /// Which queue, topic and table to use.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -56,6 +59,14 @@ pub struct Settings {
 /// Never fails: what is missing there is the error of each call, of class [`ErrorClass::Config`]. SQS and SNS are called
 /// in the regions of the queue URL and of the topic ARN; where no region is configured, these serve the others too.
 pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
+    let sdk = session(settings).await;
+    let own_s3 =
+        sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
+    ports(&sdk, own_s3, settings, metrics)
+}
+
+/// Credentials, region and endpoints from the SDK's own chain, without retries.
+async fn session(settings: &Settings) -> SdkConfig {
     let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
     let region = match queue_region(&settings.queue_url).or_else(|| arn_region(&settings.topic_arn)) {
@@ -72,10 +83,22 @@ pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
         .load()
         .await;
     let credentials = SharedCredentialsProvider::new(Fresh::of_the_process(sdk.region().cloned(), client));
-    let sdk = sdk.into_builder().credentials_provider(credentials).build();
-    let own_s3 =
-        sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
-    ports(&sdk, own_s3, settings, metrics)
+    sdk.into_builder().credentials_provider(credentials).build()
+}
+
+/// As [`session`], for a tool that a person waits for: the SDK repeats what fails for a moment, since nothing of ours
+/// does. `region` is that of what it calls, where a URL or an ARN names it.
+#[expect(dead_code, reason = "the tools come next")]
+async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
+    let sdk = session(settings).await.into_builder();
+    let mut sdk = sdk.retry_config(RetryConfig::standard().with_max_attempts(TOOL_ATTEMPTS));
+    if let Some(region) = region {
+        sdk.set_region(Region::new(region.to_owned()));
+    }
+    sdk.timeout_config(
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(CALL_TIMEOUT).build(),
+    )
+    .build()
 }
 
 /// The ports on a server that speaks AWS's protocols, such as an emulator, with credentials that mean nothing.

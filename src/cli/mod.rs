@@ -2,19 +2,22 @@
 
 mod emf;
 mod healthcheck;
+mod output;
+mod printed;
 mod rules;
 mod run;
 mod settings;
+mod when;
 
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[cfg(feature = "emulator")]
-use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ConfigErrors;
 use crate::metrics::REVISION;
@@ -49,6 +52,15 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Print the completions of a shell
+    #[command(after_long_help = printed::COMPLETIONS_HELP)]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_long_help = printed::MAN_HELP)]
+    Man,
     /// Show the daemon at work on an AWS inside of this process
     #[cfg(feature = "emulator")]
     Demo(crate::demo::DemoArgs),
@@ -110,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
+        Command::Completions { shell } => printed::completions(Cli::command(), shell),
+        Command::Man => printed::man(&Cli::command()),
         #[cfg(feature = "emulator")]
         Command::Demo(_) if file.is_some() => {
             return usage(
@@ -157,6 +171,24 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::at("cannot start the runtime", error))
+}
+
+/// Runs a tool until it ends or is interrupted (Ctrl-C, SIGTERM), which is no success: the exit code then is the shell's
+/// for that signal. What the tool holds is dropped where it stands.
+fn interruptible(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let watched = |kind| signal(kind).map_err(|error| Failure::at("cannot watch signals", error));
+    let done = runtime.block_on(async {
+        let (mut interrupts, mut terminates) = (watched(SignalKind::interrupt())?, watched(SignalKind::terminate())?);
+        tokio::select! {
+            biased;
+            _ = interrupts.recv() => Err(Failure::Told(130)),
+            _ = terminates.recv() => Err(Failure::Told(143)),
+            done = tool => done,
+        }
+    });
+    runtime.shutdown_background();
+    done
 }
 
 /// The environment, as far as it is text: the rest names nothing of ours.

@@ -26,6 +26,9 @@ use parse::Raw;
 /// The embedded defaults, and their documentation.
 pub const DEFAULTS: &str = include_str!("../../config/trailhound.toml");
 
+/// What the daemon cannot do without, and has no default for.
+const DEPLOYMENT: [&str; 3] = ["queue.url", "alerting.topic_arn", "store.table"];
+
 /// See `docs/configuration.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -191,10 +194,24 @@ impl Config {
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<(Self, Origins), ConfigErrors> {
+        Self::load_with(file, env, &DEPLOYMENT)
+    }
+
+    /// As [`Self::load`], for a tool that needs only these keys of queue, topic and table: the others are empty where
+    /// they are not set.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`].
+    pub fn load_with(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        needed: &[&str],
+    ) -> Result<(Self, Origins), ConfigErrors> {
         let mut from = Checker(Layers::read(file, env));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
 
-        let url = from.required("queue.url", |raw| parse::queue_url(raw.text()?));
+        let url = from.needed(needed, "queue.url", |raw| parse::queue_url(raw.text()?));
         let pollers = from.required("queue.pollers", |raw| raw.integer(1..=16));
         let wait = from.required("queue.wait", |raw| raw.seconds(0..=20));
         let visibility = from.optional("queue.visibility", |raw| raw.seconds(10..=12 * 3_600));
@@ -210,9 +227,9 @@ impl Config {
         let poll_interval = from.required("rules.poll_interval", |raw| raw.seconds(1..=24 * 3_600));
         let own_trails = from.required("rules.own_trails", Raw::list);
         let own_services = from.required("rules.own_services", Raw::list);
-        let topic_arn = from.required("alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
+        let topic_arn = from.needed(needed, "alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
         let max_per_minute = from.required("alerting.max_per_minute", |raw| raw.integer(0..=100_000));
-        let table = from.required("store.table", |raw| parse::table_name(raw.text()?));
+        let table = from.needed(needed, "store.table", |raw| parse::table_name(raw.text()?));
         let retention_days = from.required("store.retention_days", |raw| raw.integer(1..=36_500));
         let listen = from.required("http.listen", |raw| parse::listen(raw.text()?));
         let level = from.required("log.level", |raw| {
@@ -429,6 +446,16 @@ impl Checker {
             self.error(key, missing(key));
         }
         self.optional(key, parse)
+    }
+
+    /// As [`Self::required`] if the key is one of these; else a value that is not set is empty.
+    fn needed(
+        &mut self,
+        keys: &[&str],
+        key: &str,
+        parse: impl FnOnce(&Raw) -> Result<String, String>,
+    ) -> Option<String> {
+        if keys.contains(&key) { self.required(key, parse) } else { self.optional(key, parse).or(Some(String::new())) }
     }
 
     /// `None` if the value is not set, or if it is wrong, and then an error is kept.
