@@ -100,6 +100,14 @@ pub mod metrics;
 /// Logs: JSON in a container, readable on a terminal.
 pub mod telemetry;
 
+// The tools: the same decoder and rules for the questions of people.
+
+/// Which log objects a bucket holds, by account, region and day.
+pub mod listing;
+
+/// `trailhound scan`: log files of any kind, with nothing written anywhere.
+pub mod scan;
+
 /// The command line.
 pub mod cli;
 

@@ -74,9 +74,7 @@ pub(super) fn facts(raw: &[u8], event_time: Option<OffsetDateTime>) -> Facts {
         event_name: fact(raw, "eventName", SHORT).or_else(|| fact(insight, "eventName", SHORT)),
         event_source: fact(raw, "eventSource", SHORT).or_else(|| fact(insight, "eventSource", SHORT)),
         region: fact(raw, "awsRegion", SHORT),
-        account_id: fact(raw, "recipientAccountId", SHORT)
-            .or_else(|| fact(identity, "accountId", SHORT))
-            .or_else(|| fact(issuer, "accountId", SHORT)),
+        account_id: account_id(raw),
         actor: actor(identity, issuer),
         user_identity_type: fact(identity, "type", SHORT),
         source_ip: fact(raw, "sourceIPAddress", SHORT),
@@ -86,6 +84,15 @@ pub(super) fn facts(raw: &[u8], event_time: Option<OffsetDateTime>) -> Facts {
         error_message,
         event_time,
     }
+}
+
+/// See [`Facts::account_id`].
+pub(crate) fn account_id(raw: &[u8]) -> Option<String> {
+    let identity = json::get(raw, "userIdentity").unwrap_or_default();
+    let issuer = || json::get_path(identity, &["sessionContext", "sessionIssuer"]).unwrap_or_default();
+    fact(raw, "recipientAccountId", SHORT)
+        .or_else(|| fact(identity, "accountId", SHORT))
+        .or_else(|| fact(issuer(), "accountId", SHORT))
 }
 
 fn fact(object: &[u8], name: &str, limit: usize) -> Option<String> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-pub(crate) use self::event::hex;
+pub(crate) use self::event::{account_id, hex};
 pub(crate) use self::text::{is_hidden, shown};
 pub use self::withheld::{Withheld, render_withheld};
 use crate::cloudtrail::json;

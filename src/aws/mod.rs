@@ -8,6 +8,7 @@ mod credentials;
 mod dynamodb;
 mod errors;
 mod http;
+mod listing;
 mod s3;
 mod sns;
 mod sqs;
@@ -28,8 +29,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::credentials::{Fresh, Held};
+use crate::listing::ObjectLister;
 use crate::metrics::Metrics;
-use crate::ports::{ErrorClass, PortError, Ports};
+use crate::ports::{ErrorClass, ObjectStore, PortError, Ports};
 
 /// A TCP and TLS connection is made within this time, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -60,9 +62,19 @@ pub struct Settings {
 /// in the regions of the queue URL and of the topic ARN; where no region is configured, these serve the others too.
 pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
     let sdk = session(settings).await;
-    let own_s3 =
-        sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
-    ports(&sdk, own_s3, settings, metrics)
+    ports(&sdk, has_own_s3(&sdk), settings, metrics)
+}
+
+/// Log buckets for a tool: what is in them, and the objects themselves.
+pub async fn log_buckets(settings: &Settings, metrics: Arc<Metrics>) -> (Arc<dyn ObjectStore>, Arc<dyn ObjectLister>) {
+    let sdk = tool_session(settings, None).await;
+    let buckets = Arc::new(s3::S3::new(&sdk, has_own_s3(&sdk), &[], Meter::new(metrics)));
+    (Arc::<s3::S3>::clone(&buckets), buckets)
+}
+
+/// Whether S3 is asked at an endpoint of one's own.
+fn has_own_s3(sdk: &SdkConfig) -> bool {
+    sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty())
 }
 
 /// Credentials, region and endpoints from the SDK's own chain, without retries.
@@ -88,7 +100,6 @@ async fn session(settings: &Settings) -> SdkConfig {
 
 /// As [`session`], for a tool that a person waits for: the SDK repeats what fails for a moment, since nothing of ours
 /// does. `region` is that of what it calls, where a URL or an ARN names it.
-#[expect(dead_code, reason = "the tools come next")]
 async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
     let sdk = session(settings).await.into_builder();
     let mut sdk = sdk.retry_config(RetryConfig::standard().with_max_attempts(TOOL_ATTEMPTS));

@@ -34,7 +34,7 @@ const HEAD: Operation = Operation {
 const LIST: Operation = Operation { name: "s3:ListBuckets", action: "s3:ListAllMyBuckets", ..HEAD };
 
 /// How often one call is sent on to another region.
-const MAX_REDIRECTS: usize = 2;
+pub(super) const MAX_REDIRECTS: usize = 2;
 
 /// How many regions have a client, and of how many buckets the region is remembered.
 const MAX_REGIONS: usize = 64;
@@ -45,12 +45,12 @@ const MAX_NAME_BYTES: usize = 1024;
 
 pub(super) struct S3 {
     config: Config,
-    home: String,
+    pub(super) home: String,
     /// The endpoint is one's own: it serves all regions, and hints at regions mean nothing.
     own_endpoint: bool,
     probe: Option<String>,
     regions: Mutex<Regions>,
-    meter: Meter,
+    pub(super) meter: Meter,
 }
 
 #[derive(Default)]
@@ -90,7 +90,7 @@ impl S3 {
         self.regions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn client(&self, region: &str) -> Client {
+    pub(super) fn client(&self, region: &str) -> Client {
         let mut regions = self.regions();
         if let Some(client) = regions.clients.get(region) {
             return client.clone();
@@ -107,11 +107,11 @@ impl S3 {
         client
     }
 
-    fn found_in(&self, bucket: &str) -> Option<String> {
+    pub(super) fn found_in(&self, bucket: &str) -> Option<String> {
         self.regions().buckets.get(bucket).cloned()
     }
 
-    fn remember(&self, bucket: &str, region: &str) {
+    pub(super) fn remember(&self, bucket: &str, region: &str) {
         let mut regions = self.regions();
         if region == self.home {
             regions.buckets.remove(bucket);
@@ -227,7 +227,7 @@ impl ObjectStore for S3 {
 
 /// Whether this can be a bucket's name, old rules included. The SDK would take ARNs, directory buckets and Outposts too,
 /// but no log is delivered there, and whoever writes to the queue chooses the name.
-fn is_bucket(name: &str) -> bool {
+pub(super) fn is_bucket(name: &str) -> bool {
     const ELSEWHERE: [&str; 3] = ["--x-s3", "--xa-s3", "--op-s3"];
     !ELSEWHERE.iter().any(|suffix| name.ends_with(suffix))
         && (3..=255).contains(&name.len())
@@ -249,7 +249,7 @@ fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
 ///
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>: `PermanentRedirect`, `TemporaryRedirect`,
 /// `AuthorizationHeaderMalformed`, `IllegalLocationConstraintException`.
-fn elsewhere(error: &SdkError<GetObjectError>) -> Option<String> {
+pub(super) fn elsewhere<E>(error: &SdkError<E>) -> Option<String> {
     let raw = error.raw_response()?;
     if !matches!(raw.status().as_u16(), 301 | 302 | 307 | 308 | 400) {
         return None;
@@ -295,7 +295,7 @@ fn speaks_of_listing(body: &[u8]) -> bool {
     std::str::from_utf8(body).is_ok_and(|body| body.contains("to perform: s3:ListBucket"))
 }
 
-fn arn(bucket: &str, key: &str, region: &str) -> String {
+pub(super) fn arn(bucket: &str, key: &str, region: &str) -> String {
     let partition = match region {
         _ if region.starts_with("cn-") => "aws-cn",
         _ if region.starts_with("us-gov-") => "aws-us-gov",

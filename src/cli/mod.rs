@@ -6,6 +6,7 @@ mod output;
 mod printed;
 mod rules;
 mod run;
+mod scan;
 mod settings;
 mod when;
 
@@ -13,6 +14,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -46,6 +48,9 @@ enum Command {
     /// Check, test, explain and import rules
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Evaluate log files: on disk, in S3, from standard input; nothing is written to AWS
+    #[command(after_long_help = scan::HELP)]
+    Scan(Box<scan::ScanArgs>),
     /// Ask a running daemon whether it works; fails until it was ready once
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
@@ -83,6 +88,9 @@ enum Failure {
     Rules(#[from] LoadError),
     #[error("{0}")]
     Tests(String),
+    /// The arguments ask for what cannot be.
+    #[error("{0}")]
+    Usage(String),
     /// The output says it already.
     #[error("failed")]
     Told(u8),
@@ -101,6 +109,7 @@ impl Failure {
         match self {
             Self::Rules(error) if error.may_pass() => 1,
             Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
+            Self::Usage(_) => USAGE,
             Self::Told(code) => *code,
             Self::Other(_) => 1,
         }
@@ -108,6 +117,9 @@ impl Failure {
 }
 
 const USAGE: u8 = 64;
+
+/// How long a tool that is interrupted may take to end.
+const STOPPING: Duration = Duration::from_secs(2);
 
 /// Runs the command that the arguments name.
 #[must_use]
@@ -121,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(file),
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
+        Command::Scan(args) => scan::run(file, *args),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
@@ -175,17 +188,28 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Runs a tool until it ends or is interrupted (Ctrl-C, SIGTERM), which is no success: the exit code then is the shell's
 /// for that signal. What the tool holds is dropped where it stands.
+#[expect(dead_code, reason = "the next tools do not hold anything")]
 fn interruptible(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    interruptible_by(|| (), tool)
+}
+
+/// As [`interruptible`], for a tool that ends by itself soon after `stop` was called.
+fn interruptible_by(stop: impl FnOnce(), tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = runtime()?;
     let watched = |kind| signal(kind).map_err(|error| Failure::at("cannot watch signals", error));
     let done = runtime.block_on(async {
         let (mut interrupts, mut terminates) = (watched(SignalKind::interrupt())?, watched(SignalKind::terminate())?);
-        tokio::select! {
+        let mut tool = std::pin::pin!(tool);
+        let code = tokio::select! {
             biased;
-            _ = interrupts.recv() => Err(Failure::Told(130)),
-            _ = terminates.recv() => Err(Failure::Told(143)),
-            done = tool => done,
-        }
+            _ = interrupts.recv() => 130,
+            _ = terminates.recv() => 143,
+            done = &mut tool => return done,
+        };
+        stop();
+        let _ended = tokio::time::timeout(STOPPING, tool).await;
+        complain(&Failure::Other("interrupted: this is not the whole".to_owned()));
+        Err(Failure::Told(code))
     });
     runtime.shutdown_background();
     done

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -98,6 +99,13 @@ impl Output {
         };
         self.paint(paint, severity.as_str())
     }
+}
+
+/// Reads a severity, in letters of any case.
+pub(super) fn severity() -> impl TypedValueParser<Value = Severity> {
+    const ALL: [Severity; 4] = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+    PossibleValuesParser::new(ALL.map(Severity::as_str))
+        .try_map(|text| ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(&text)).ok_or("not a severity"))
 }
 
 /// Takes the end of a reader as the end of the command.

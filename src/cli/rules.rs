@@ -155,6 +155,11 @@ impl Opened {
     }
 }
 
+/// The rules that a file or the configuration names, for a tool that evaluates records.
+pub(super) fn load(config: Option<&Path>, file: Option<PathBuf>) -> Result<RuleSet, Failure> {
+    Opened::new(config, file)?.rules()
+}
+
 /// Reads rules in S3, as the daemon does.
 fn download(object: &RuleObject) -> Result<String, Failure> {
     let metrics = Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?;

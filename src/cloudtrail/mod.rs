@@ -1,6 +1,7 @@
 //! From the bytes of a log object to its records: a machine without input or output of its own.
 
 mod codec;
+mod documents;
 pub mod json;
 mod outline;
 mod splitter;
@@ -14,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use self::codec::{Codec, Flow};
+pub use self::documents::{Documents, DocumentsEnd, Plain};
 pub use self::outline::Outline;
 use self::splitter::{Found, Splitter};
 use crate::rules::{Detection, Matcher, RuleInfo};

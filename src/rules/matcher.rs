@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use time::Date;
@@ -26,6 +27,17 @@ pub struct Matcher {
     dismissed: u64,
     /// Positions of a rule and of one of its exceptions, with how many records that one withheld.
     suppressed: BTreeMap<(usize, usize), u64>,
+    wanted: Option<Wanted>,
+}
+
+/// Which matches a person asks for: asked of each rule that a record met, with the record's bytes.
+#[derive(Clone)]
+pub struct Wanted(pub Arc<dyn Fn(&RuleInfo, &[u8]) -> bool + Send + Sync>);
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wanted(..)")
+    }
 }
 
 /// Records that met a rule and one of its exceptions.
@@ -46,7 +58,14 @@ impl Matcher {
             dismissal: Dismissal::default(),
             dismissed: 0,
             suppressed: BTreeMap::new(),
+            wanted: None,
         }
+    }
+
+    /// One that passes over what is not wanted, as if no rule had met it.
+    #[must_use]
+    pub fn only(rules: Arc<RuleSet>, wanted: Option<Wanted>) -> Self {
+        Self { wanted, ..Self::new(rules) }
     }
 
     /// Whether it is for this rule set.
@@ -63,14 +82,15 @@ impl Matcher {
     /// record reads as absent.
     pub fn matches(&mut self, raw: &[u8]) -> Vec<Arc<RuleInfo>> {
         let record = Record::read(raw);
-        let Self { rules, memo, suppressed, .. } = self;
+        let Self { rules, memo, suppressed, wanted, .. } = self;
         let candidates = memo.candidates(rules, &record.key()).iter();
-        judge(&record, candidates.filter_map(|position| Some((*position, rules.rule(*position)?))), suppressed)
+        let candidates = candidates.filter_map(|position| Some((*position, rules.rule(*position)?)));
+        judge(&record, candidates, suppressed, wanted.as_ref().map(|wanted| (wanted, raw)))
     }
 
     /// The same as [`Self::matches`], and faster for a record of which the outline is known.
     pub fn matches_outlined(&mut self, raw: &[u8], outline: Option<Outline<'_>>) -> Vec<Arc<RuleInfo>> {
-        let Self { rules, dismissal, suppressed, .. } = self;
+        let Self { rules, dismissal, suppressed, wanted, .. } = self;
         match outline.and_then(|outline| dismissal.left(rules, raw, outline)) {
             Some([]) => {
                 self.dismissed += 1;
@@ -80,7 +100,8 @@ impl Matcher {
                 let record = Record::read(raw);
                 let key = record.key();
                 let left = left.iter().filter_map(|position| Some((*position, rules.rule(*position)?)));
-                judge(&record, left.filter(|(_, rule)| rule.body.allows(&key)), suppressed)
+                let left = left.filter(|(_, rule)| rule.body.allows(&key));
+                judge(&record, left, suppressed, wanted.as_ref().map(|wanted| (wanted, raw)))
             }
             None => self.matches(raw),
         }
@@ -107,9 +128,13 @@ fn judge<'r>(
     record: &Record<'_>,
     rules: impl Iterator<Item = (usize, &'r Rule)>,
     suppressed: &mut BTreeMap<(usize, usize), u64>,
+    wanted: Option<(&Wanted, &[u8])>,
 ) -> Vec<Arc<RuleInfo>> {
     let mut matched = Vec::new();
     for (position, rule) in rules.filter(|(_, rule)| record.meets(&rule.body)) {
+        if wanted.is_some_and(|(Wanted(wanted), raw)| !wanted(&rule.info, raw)) {
+            continue;
+        }
         match record.exception(rule) {
             Some(exception) => *suppressed.entry((position, exception)).or_default() += 1,
             None => matched.push(record.matched(rule)),

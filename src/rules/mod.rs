@@ -40,7 +40,7 @@ pub use cost::{Cost, LooksAt};
 use dismissal::Watched;
 pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
-pub use matcher::{Matcher, Suppressed};
+pub use matcher::{Matcher, Suppressed, Wanted};
 pub use matchers::Matchers;
 
 /// The rule file that comes with trailhound.
