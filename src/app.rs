@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
-use crate::context::Context;
+use crate::context::{AlertPolicy, Context};
 use crate::deliver::InWork;
 use crate::env::{Env, Phase, StopHandle};
 use crate::health::{Dependency, Health};
@@ -42,11 +42,12 @@ pub struct Daemon {
     pub journal: Arc<Journal>,
     /// Moves the process on to giving back when the drain's time is up.
     pub stop: StopHandle,
+    pub policy: AlertPolicy,
 }
 
 /// Runs until `env.stop` says so: ends after everything held was settled or given back.
 pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
-    let Daemon { config, rules, metrics, health, journal, stop } = daemon;
+    let Daemon { config, rules, metrics, health, journal, stop, policy } = daemon;
     let max_per_minute = config.alerting.max_per_minute;
     let context = Context {
         ports,
@@ -59,6 +60,7 @@ pub async fn run(ports: Ports, env: Env, daemon: Daemon) {
         in_work: InWork::default(),
         matchers: Matchers::default(),
         limit: Arc::new(Limit::new(max_per_minute)),
+        policy,
     };
     let (objects, interval) = (Arc::clone(&context.ports.objects), context.config.rules.poll_interval);
     context.env.tasks.spawn(reload::watch(context.rules.clone(), objects, context.env.clone(), interval));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 use crate::config::Config;
 use crate::deliver::InWork;
 use crate::env::Env;
@@ -33,6 +35,29 @@ pub struct Context {
     pub in_work: InWork,
     pub matchers: Matchers,
     pub limit: Arc<Limit>,
+    pub policy: AlertPolicy,
+}
+
+/// Which events may alert at all. The others are only stored, as settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlertPolicy {
+    #[default]
+    All,
+    /// Those that happened then or later; one without a time may.
+    Since(OffsetDateTime),
+    None,
+}
+
+impl AlertPolicy {
+    /// Whether an event that happened then may alert.
+    #[must_use]
+    pub fn allows(self, at: Option<OffsetDateTime>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Since(since) => at.is_none_or(|at| at >= since),
+            Self::None => false,
+        }
+    }
 }
 
 impl Context {

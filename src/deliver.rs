@@ -142,8 +142,12 @@ impl Delivery {
         let events = merge(events, &context.metrics);
         let retention = time::Duration::days(i64::from(context.config.store.retention_days));
         let length = events.iter().map(|event| event.record.len()).sum();
-        let pending = move |event| {
-            let item = stored_item(&event, retention);
+        let policy = context.policy;
+        let pending = move |event: DetectedEvent| {
+            let mut item = stored_item(&event, retention);
+            if !policy.allows(event.facts.event_time) {
+                item.only_record();
+            }
             Pending { event: Arc::new(event), item, seen: None, told: BTreeSet::new(), open: BTreeMap::new() }
         };
         let work = move || events.into_iter().map(pending).collect();

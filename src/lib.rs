@@ -108,6 +108,9 @@ pub mod listing;
 /// `trailhound scan`: log files of any kind, with nothing written anywhere.
 pub mod scan;
 
+/// `trailhound replay`: the past through the whole pipeline.
+pub mod replay;
+
 /// The command line.
 pub mod cli;
 

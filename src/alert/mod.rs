@@ -130,6 +130,12 @@ impl StoredItem {
         self.rules.values().max().copied().unwrap_or(Severity::Low)
     }
 
+    /// Makes it one that no rule alerts and that is counted nowhere.
+    pub fn only_record(&mut self) {
+        self.recorded_only = self.rules.keys().cloned().collect();
+        self.groups.clear();
+    }
+
     /// The rules that ask for an alert.
     #[must_use]
     pub fn alerting(&self) -> BTreeSet<String> {

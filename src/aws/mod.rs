@@ -10,6 +10,7 @@ mod errors;
 mod http;
 mod listing;
 mod s3;
+mod sending;
 mod sns;
 mod sqs;
 mod trackers;
@@ -32,6 +33,7 @@ use self::credentials::{Fresh, Held};
 use crate::listing::ObjectLister;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, ObjectStore, PortError, Ports};
+use crate::replay::MessageSender;
 
 /// A TCP and TLS connection is made within this time, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -70,6 +72,12 @@ pub async fn log_buckets(settings: &Settings, metrics: Arc<Metrics>) -> (Arc<dyn
     let sdk = tool_session(settings, None).await;
     let buckets = Arc::new(s3::S3::new(&sdk, has_own_s3(&sdk), &[], Meter::new(metrics)));
     (Arc::<s3::S3>::clone(&buckets), buckets)
+}
+
+/// Sends to the queue of these settings.
+pub async fn message_sender(settings: &Settings, metrics: Arc<Metrics>) -> Arc<dyn MessageSender> {
+    let sdk = tool_session(settings, queue_region(&settings.queue_url)).await;
+    Arc::new(sending::Sender::new(&sdk, &settings.queue_url, Meter::new(metrics)))
 }
 
 /// Whether S3 is asked at an endpoint of one's own.

@@ -4,6 +4,7 @@ mod emf;
 mod healthcheck;
 mod output;
 mod printed;
+mod replay;
 mod rules;
 mod run;
 mod scan;
@@ -51,6 +52,9 @@ enum Command {
     /// Evaluate log files: on disk, in S3, from standard input; nothing is written to AWS
     #[command(after_long_help = scan::HELP)]
     Scan(Box<scan::ScanArgs>),
+    /// Send logs of the past through the whole pipeline; without more, only count them
+    #[command(after_long_help = replay::HELP)]
+    Replay(Box<replay::ReplayArgs>),
     /// Ask a running daemon whether it works; fails until it was ready once
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
@@ -134,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
         Command::Scan(args) => scan::run(file, *args),
+        Command::Replay(args) => replay::run(file, *args),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
@@ -190,11 +195,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// for that signal. What the tool holds is dropped where it stands.
 #[expect(dead_code, reason = "the next tools do not hold anything")]
 fn interruptible(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    interruptible_by(|| (), tool)
+    interruptible_by(|| (), STOPPING, tool)
 }
 
-/// As [`interruptible`], for a tool that ends by itself soon after `stop` was called.
-fn interruptible_by(stop: impl FnOnce(), tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+/// As [`interruptible`], for a tool that ends by itself within so much time after `stop` was called.
+fn interruptible_by(
+    stop: impl FnOnce(),
+    within: Duration,
+    tool: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let runtime = runtime()?;
     let watched = |kind| signal(kind).map_err(|error| Failure::at("cannot watch signals", error));
     let done = runtime.block_on(async {
@@ -207,7 +216,7 @@ fn interruptible_by(stop: impl FnOnce(), tool: impl Future<Output = Result<(), F
             done = &mut tool => return done,
         };
         stop();
-        let _ended = tokio::time::timeout(STOPPING, tool).await;
+        let _ended = tokio::time::timeout(within, tool).await;
         complain(&Failure::Other("interrupted: this is not the whole".to_owned()));
         Err(Failure::Told(code))
     });

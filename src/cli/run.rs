@@ -15,6 +15,7 @@ use crate::admin::{Admin, AdminState};
 use crate::app::{self, Daemon};
 use crate::aws;
 use crate::config::{Config, Origins};
+use crate::context::AlertPolicy;
 use crate::env::{Clock, Compute, Env, Phase, Random, Stop, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::journal::Journal;
@@ -124,7 +125,15 @@ async fn daemon(
             return Err(Failure::Rules(LoadError::Bug));
         };
         signals.reload(rules.clone(), clock);
-        let daemon = Daemon { config: Arc::new(config), rules, metrics, health, journal, stop: stop_handle };
+        let daemon = Daemon {
+            config: Arc::new(config),
+            rules,
+            metrics,
+            health,
+            journal,
+            stop: stop_handle,
+            policy: AlertPolicy::All,
+        };
         app::run(ports, env, daemon).await;
         Ok(())
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::output::{Format, Output, Paint, Progress, Unprinted, severity};
 use super::when::{When, when};
-use super::{Failure, environment, interruptible_by, rules};
+use super::{Failure, STOPPING, environment, interruptible_by, rules};
 use crate::alert::{DetectedEvent, Outcome, SourceObject, account_id, shown};
 use crate::aws;
 use crate::cloudtrail::{Limits, event_time, json};
@@ -124,7 +124,7 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
     };
     let figures = Arc::new(Figures::default());
     let stopping = Arc::clone(&figures);
-    interruptible_by(move || stopping.stop.store(true, Ordering::Relaxed), async move {
+    interruptible_by(move || stopping.stop.store(true, Ordering::Relaxed), STOPPING, async move {
         let buckets = if inputs.iter().any(|input| matches!(input, Input::Bucket(_))) {
             let metrics = Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?;
             Some(aws::log_buckets(&aws::Settings::default(), Arc::new(metrics)).await)

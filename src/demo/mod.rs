@@ -32,6 +32,7 @@ use crate::alert::{Source, detected_event};
 use crate::app::{self, Daemon};
 use crate::aws;
 use crate::config::Config;
+use crate::context::AlertPolicy;
 use crate::emulator::{Emulator, Names, Options, Resources};
 use crate::env::{Clock, Compute, Env, Phase, Random, StopHandle, TaskRoot};
 use crate::health::Health;
@@ -269,6 +270,7 @@ impl Running {
             health,
             journal,
             stop: stop.clone(),
+            policy: AlertPolicy::All,
         };
         Ok(Self { stop, daemon: tokio::spawn(app::run(ports, env, daemon)), admin, _tasks: tasks })
     }

@@ -111,6 +111,7 @@ impl Process {
             health: Arc::clone(&health),
             journal: Arc::default(),
             stop: stop_handle.clone(),
+            policy: trailhound::context::AlertPolicy::All,
         };
         let (done, ended) = oneshot::channel();
         let spawner = tasks.spawner();
