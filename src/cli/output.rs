@@ -24,7 +24,8 @@ pub(super) enum Format {
     Jsonl,
 }
 
-/// Standard output. Once its reader is gone, nobody wants more: [`Self::line`] then says [`Gone`], which ends a command.
+/// Standard output. Once its reader is gone, nobody wants more: printing then says [`Unprinted::Gone`].
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     format: Format,
     colour: bool,

@@ -35,7 +35,11 @@ mod promises;
 #[cfg(feature = "emulator")]
 mod proxy;
 mod refused;
+#[cfg(feature = "emulator")]
+mod replay;
 mod rules_cli;
+#[cfg(feature = "emulator")]
+mod scan;
 mod shared_data;
 mod shared_rules;
 mod sim;
