@@ -1,6 +1,7 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
 mod emf;
+mod examples;
 mod healthcheck;
 mod output;
 mod printed;
@@ -28,7 +29,7 @@ use crate::reload::LoadError;
 
 /// Turns AWS CloudTrail into alerts.
 #[derive(Debug, Parser)]
-#[command(name = "trailhound", version = version(), disable_help_subcommand = true)]
+#[command(name = "trailhound", version = version(), disable_help_subcommand = true, after_long_help = examples::ALL)]
 struct Cli {
     /// A configuration file, between the built-in defaults and the environment
     #[arg(long, global = true, value_name = "FILE")]
@@ -40,14 +41,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon (the default)
+    #[command(after_long_help = examples::RUN)]
     Run,
     /// Print the configuration in force, and where each value comes from
+    #[command(after_long_help = examples::CONFIG)]
     Config {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
     /// Check, test, explain and import rules
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = examples::RULES)]
     Rules(rules::RulesCommand),
     /// Evaluate log files: on disk, in S3, from standard input; nothing is written to AWS
     #[command(after_long_help = scan::HELP)]
@@ -56,21 +59,23 @@ enum Command {
     #[command(after_long_help = replay::HELP)]
     Replay(Box<replay::ReplayArgs>),
     /// Ask a running daemon whether it works; fails until it was ready once
+    #[command(after_long_help = examples::HEALTHCHECK)]
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
         #[arg(long)]
         url: Option<String>,
     },
     /// Print the completions of a shell
-    #[command(after_long_help = printed::COMPLETIONS_HELP)]
+    #[command(after_long_help = examples::COMPLETIONS)]
     Completions {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    #[command(after_long_help = printed::MAN_HELP)]
+    #[command(after_long_help = examples::MAN)]
     Man,
     /// Show the daemon at work on an AWS inside of this process
+    #[command(after_long_help = examples::DEMO)]
     #[cfg(feature = "emulator")]
     Demo(crate::demo::DemoArgs),
 }

@@ -5,16 +5,6 @@ use clap_complete::Shell;
 
 use super::{Failure, say};
 
-pub(super) const COMPLETIONS_HELP: &str = "\
-Examples:
-  trailhound completions bash > ~/.local/share/bash-completion/completions/trailhound
-  trailhound completions zsh > ~/.zfunc/_trailhound
-  trailhound completions fish > ~/.config/fish/completions/trailhound.fish";
-
-pub(super) const MAN_HELP: &str = "\
-Examples:
-  trailhound man > trailhound.1 && man ./trailhound.1";
-
 pub(super) fn completions(mut command: Command, shell: Shell) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, "trailhound", &mut text);

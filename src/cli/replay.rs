@@ -79,19 +79,19 @@ pub(super) struct ReplayArgs {
     #[arg(long)]
     to_queue: bool,
     /// Only store what matches, as settled
-    #[arg(long, requires = "in_place", conflicts_with = "alert_old")]
+    #[arg(long, requires = "in_place", conflicts_with_all = ["alert_old", "to_queue"])]
     no_alert: bool,
     /// Alert also for events that are older than the retention
     #[arg(long)]
     alert_old: bool,
     /// Send at most so many notifications a second
-    #[arg(long, requires = "to_queue", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, requires = "to_queue", conflicts_with = "in_place", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
     /// Write down what is done, and pass over what is written there
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// The rule file; rules.path of the configuration without it
-    #[arg(long, requires = "in_place", value_name = "FILE")]
+    #[arg(long, requires = "in_place", conflicts_with = "to_queue", value_name = "FILE")]
     rules: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,

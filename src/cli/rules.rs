@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{Failure, environment, runtime, say};
+use super::{Failure, environment, examples, runtime, say};
 use crate::aws;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -25,6 +25,7 @@ const MAX_RECORD_FILE: u64 = 64 << 20;
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesCommand {
     /// Tell everything that is wrong with a rule file; exit code 78 if the daemon would refuse it
+    #[command(after_long_help = examples::RULES_CHECK)]
     Check {
         /// The rule file; rules.path of the configuration without it, and `-` for standard input
         file: Option<PathBuf>,
@@ -35,6 +36,7 @@ pub(super) enum RulesCommand {
         format: Format,
     },
     /// Run the tests of the rules; exit code 1 if one fails
+    #[command(after_long_help = examples::RULES_TEST)]
     Test {
         /// The rule file; rules.path of the configuration without it
         file: Option<PathBuf>,
@@ -45,8 +47,10 @@ pub(super) enum RulesCommand {
         format: Format,
     },
     /// Say condition by condition why a record matches a rule, or does not
+    #[command(after_long_help = examples::RULES_EXPLAIN)]
     Explain(ExplainArgs),
     /// Show the rules as a table
+    #[command(after_long_help = examples::RULES_LIST)]
     List {
         /// The rule file; rules.path of the configuration without it, and `-` for standard input
         file: Option<PathBuf>,
@@ -54,6 +58,7 @@ pub(super) enum RulesCommand {
         format: Format,
     },
     /// Print rules of others in our format; what a reader should know goes to standard error
+    #[command(after_long_help = examples::RULES_IMPORT)]
     Import {
         /// Whose rules they are
         #[arg(long, value_enum)]
@@ -63,6 +68,7 @@ pub(super) enum RulesCommand {
         files: Vec<PathBuf>,
     },
     /// Print the JSON Schema of a rule file, for editors
+    #[command(after_long_help = examples::RULES_SCHEMA)]
     Schema,
 }
 

@@ -291,3 +291,48 @@ fn output_that_cannot_be_written_is_a_failure() {
     let mut command = configured(&["config"]);
     assert_eq!(command.stdout(full).stderr(std::process::Stdio::null()).status().unwrap().code(), Some(1));
 }
+
+/// The long help of a command, and that of each command below it, by their words.
+fn helps(words: &[String]) -> Vec<(Vec<String>, String)> {
+    let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
+    let output = trailhound(&arguments).output().unwrap();
+    assert_eq!(code(&output), 0, "{words:?}");
+    let text = stdout(&output);
+    let commands = text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap());
+    let names = commands.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let below: Vec<_> = names
+        .filter_map(|line| line.split_whitespace().next())
+        .flat_map(|name| helps(&[words, &[name.to_owned()]].concat()))
+        .collect();
+    [(words.to_vec(), text.clone())].into_iter().chain(below).collect()
+}
+
+#[test]
+fn every_command_says_how_it_is_used() {
+    let all = helps(&[]);
+    assert!(all.len() > 15, "{}", all.len());
+    for (words, text) in &all {
+        let examples = text.split_once("\nExamples:\n  ").unwrap_or_else(|| panic!("{words:?} has no examples")).1;
+        // Those of a command name it.
+        let command = format!("trailhound {}", words.join(" "));
+        assert!(examples.contains(command.trim_end()), "{words:?}: {examples}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_page_are_printed() {
+    for (shell, word) in
+        [("bash", "complete -F _trailhound"), ("zsh", "#compdef trailhound"), ("fish", "complete -c trailhound")]
+    {
+        let output = trailhound(&["completions", shell]).output().unwrap();
+        assert_eq!(code(&output), 0);
+        assert!(stdout(&output).contains(word) && stdout(&output).contains("scan"), "{shell}");
+    }
+    assert_eq!(code(&trailhound(&["completions", "cmd"]).output().unwrap()), 64);
+    let page = stdout(&trailhound(&["man"]).output().unwrap());
+    assert!(page.starts_with(".ie") || page.contains(".TH trailhound 1"), "{}", page.lines().next().unwrap());
+    for heading in ["TRAILHOUND SCAN", "TRAILHOUND RULES CHECK", "TRAILHOUND REPLAY"] {
+        assert!(page.contains(&format!(".SH \"{heading}\"")), "{heading}");
+    }
+    assert!(page.contains("Only rules as grave as this"));
+}

@@ -97,7 +97,10 @@ async fn without_more_it_only_counts() {
     let output = past.run(&["--from", "2026-05-01", "--to", "2026-05-01", "--region", "us-east-1"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let text = stdout(&output);
-    assert!(text.contains("12 objects") && text.contains("111122223333") && text.contains("Nothing was done"), "{text}");
+    assert!(
+        text.contains("12 objects") && text.contains("111122223333") && text.contains("Nothing was done"),
+        "{text}"
+    );
     assert!(text.contains("12 GET") && text.contains("USD"), "{text}");
     let output = past.run(&["--format", "jsonl"]);
     let lines: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -148,9 +151,8 @@ async fn what_is_only_stored_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_have_expired_is_not_alerted_unless_asked() {
     let past = Past::new(2).await;
-    let short = |arguments: &[&str]| {
-        past.command(arguments).env("TRAILHOUND_STORE__RETENTION_DAYS", "1").output().unwrap()
-    };
+    let short =
+        |arguments: &[&str]| past.command(arguments).env("TRAILHOUND_STORE__RETENTION_DAYS", "1").output().unwrap();
     let output = short(&[]);
     assert!(stdout(&output).contains("2 more are older than 1 days"), "{}", stdout(&output));
     let output = short(&["--to-queue"]);
