@@ -1,7 +1,7 @@
 //! What the commands print: tables and colour for people, a line of JSON for each thing for machines, and a progress bar
 //! where a person watches.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Stdout, Write as _};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -25,10 +25,11 @@ pub(super) enum Format {
 }
 
 /// Standard output. Once its reader is gone, nobody wants more: printing then says [`Unprinted::Gone`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Output {
     format: Format,
     colour: bool,
+    stdout: Stdout,
 }
 
 /// Why printing ended.
@@ -54,7 +55,7 @@ impl Output {
     pub(super) fn new(format: Format) -> Self {
         let wanted = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let colour = format == Format::Text && std::io::stdout().is_terminal() && !wanted("NO_COLOR");
-        Self { format, colour }
+        Self { format, colour, stdout: std::io::stdout() }
     }
 
     pub(super) fn is_for_people(&self) -> bool {
@@ -63,7 +64,7 @@ impl Output {
 
     /// Prints a line. Text of others must have gone through [`shown`] before.
     pub(super) fn line(&self, text: &str) -> Result<(), Unprinted> {
-        let mut output = std::io::stdout().lock();
+        let mut output = self.stdout.lock();
         match writeln!(output, "{text}").and_then(|()| output.flush()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Unprinted::Gone),

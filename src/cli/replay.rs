@@ -57,7 +57,7 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct ReplayArgs {
-    /// `s3://BUCKET/PREFIX`, above or below AWSLogs/
+    /// `s3://BUCKET/PREFIX`, above or below `AWSLogs/`
     #[arg(value_name = "s3://BUCKET/PREFIX")]
     location: Location,
     /// Only objects that were delivered on that day or later: 30d (ago), 2026-05-01
@@ -113,10 +113,7 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
     settings.source.allowed_buckets = vec![args.location.bucket.clone()];
     // The queue in memory has one of its own.
     settings.queue.visibility = None;
-    let rules = match args.in_place {
-        true => Some(rules::load(config, args.rules.clone())?),
-        false => None,
-    };
+    let rules = if args.in_place { Some(rules::load(config, args.rules.clone())?) } else { None };
     let resume = match args.resume.as_deref() {
         Some(path) => Resume::open(path).map_err(|error| Failure::at(path.display(), error))?,
         None => Resume::default(),
@@ -131,7 +128,7 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
             to: args.to.map(|to| to.at(now).date()),
         },
         oldest: now.saturating_sub(retention),
-        output: Output::new(args.format),
+        output: Arc::new(Output::new(args.format)),
         settings,
         args,
     };
@@ -156,7 +153,7 @@ struct Replay {
     selection: Selection,
     /// What happened before may have expired from the table.
     oldest: OffsetDateTime,
-    output: Output,
+    output: Arc<Output>,
 }
 
 /// A count, for machines.
@@ -301,7 +298,7 @@ impl Replay {
         let progress = Arc::new(Progress::new("objects", None));
         let telling = {
             let (progress, bucket) = (Arc::clone(&progress), self.args.location.bucket.clone());
-            let output = self.output;
+            let output = Arc::clone(&self.output);
             move |key: &str, outcome: &Outcome| {
                 progress.add(1);
                 let (outcome, is_told) = match outcome {

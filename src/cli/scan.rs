@@ -132,7 +132,7 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
             None
         };
         let handle = Handle::current();
-        let works = move |give: Give<'_>| give_all(inputs, limits, buckets, &days, &handle, give);
+        let works = move |give: Give<'_>| give_all(inputs, limits, buckets.as_ref(), &days, &handle, give);
         let scanning = tokio::task::spawn_blocking(move || {
             let mut teller = Teller::new(&args, rules, files)?;
             let _early = scan.run(works, &figures, |name, found| teller.found(name, found));
@@ -197,13 +197,13 @@ type Buckets = (Arc<dyn ObjectStore>, Arc<dyn ObjectLister>);
 fn give_all(
     inputs: Vec<Input>,
     limits: Limits,
-    buckets: Option<Buckets>,
+    buckets: Option<&Buckets>,
     days: &Selection,
     handle: &Handle,
     give: Give<'_>,
 ) -> ControlFlow<()> {
     for input in inputs {
-        match (input, &buckets) {
+        match (input, buckets) {
             (Input::Files(files), _) => files.iter().try_for_each(|file| give_file(file, limits, give))?,
             (Input::Stdin, _) => give(stdin())?,
             (Input::Bucket(location), Some(buckets)) => give_bucket(&location, limits, buckets, days, handle, give)?,
@@ -236,11 +236,11 @@ fn give_bucket(
         let (lister, location, days) = (Arc::clone(lister), location.clone(), days.clone());
         handle.spawn(async move { list(&*lister, &location, &days, Sending(sender)).await })
     };
-    let listed = futures_util::stream::unfold(receiver, |mut receiver| async move {
+    let objects = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|object| (object, receiver))
     });
     let bucket = &location.bucket;
-    let works = listed.map(|object| fetch(&**store, bucket, object, limits)).buffered(FETCHES);
+    let works = objects.map(|object| fetch(&**store, bucket, object, limits)).buffered(FETCHES);
     let mut works = std::pin::pin!(works);
     while let Some(work) = handle.block_on(works.next()) {
         give(work)?;
@@ -349,7 +349,8 @@ struct Match<'a> {
 
 #[derive(Serialize)]
 struct Alert<'a> {
-    alert_id: &'a str,
+    #[serde(rename = "alert_id")]
+    id: &'a str,
     severity: Severity,
     rules: Vec<&'a str>,
 }
@@ -357,7 +358,7 @@ struct Alert<'a> {
 impl<'a> Alert<'a> {
     fn new(alert: &'a ToldAlert) -> Self {
         let ToldAlert { alert_id, severity, rules } = alert;
-        Self { alert_id, severity: *severity, rules: rules.iter().map(String::as_str).collect() }
+        Self { id: alert_id, severity: *severity, rules: rules.iter().map(String::as_str).collect() }
     }
 }
 
@@ -436,20 +437,15 @@ impl Teller {
         let facts = &event.facts;
         let severity = gravest(event);
         let time = facts.event_time.map_or("no time", |_| event.key.timestamp.as_str());
-        let mut line = format!("{time:<20}  {}", self.output.severity(severity));
-        line.push_str(&" ".repeat("CRITICAL".len().saturating_sub(severity.as_str().len()) + 2));
-        line.push_str(&self.output.paint(Paint::Bold, facts.event_name.as_deref().unwrap_or("unnamed event")));
+        let padding = " ".repeat("CRITICAL".len().saturating_sub(severity.as_str().len()));
+        let mut what = vec![self.output.paint(Paint::Bold, facts.event_name.as_deref().unwrap_or("unnamed event"))];
         if facts.outcome != Outcome::Success {
-            line.push_str(&format!(" ({})", facts.outcome.as_str()));
+            what.push(format!("({})", facts.outcome.as_str()));
         }
         for (word, fact) in [("by", &facts.actor), ("from", &facts.source_ip), ("in", &facts.account_id)] {
-            if let Some(fact) = fact {
-                line.push_str(&format!(" {word} {fact}"));
-            }
+            what.extend(fact.as_ref().map(|fact| format!("{word} {fact}")));
         }
-        if let Some(region) = &facts.region {
-            line.push_str(&format!(" {region}"));
-        }
+        what.extend(facts.region.clone());
         let rules: Vec<_> = event
             .rules
             .iter()
@@ -461,8 +457,8 @@ impl Teller {
             _ => "",
         };
         let place = format!("{}#{}", shown(name, 2048), event.source.index);
-        line.push_str(&format!("  {}{becomes}  {}", rules.join(", "), self.output.paint(Paint::Dim, &place)));
-        line
+        let (severity, place) = (self.output.severity(severity), self.output.paint(Paint::Dim, &place));
+        format!("{time:<20}  {severity}{padding}  {}  {}{becomes}  {place}", what.join(" "), rules.join(", "))
     }
 
     fn ended(&mut self, name: &str, end: &FileEnd) {

@@ -291,11 +291,9 @@ fn inside(depth: u32, text: Text, byte: u8) -> Within {
         (Text::String, b'\\') => Within::On(depth, Text::Escape),
         (Text::String, b'"') => Within::On(depth, Text::None),
         (Text::String | Text::Escape, b'\n') | (Text::LineStart, b'{') => Within::CutOff,
-        (Text::String | Text::Escape, _) => Within::On(depth, Text::String),
-        (_, b'"') => Within::On(depth, Text::String),
-        (Text::Open, b' ' | b'\t' | b'\r' | b'\n') => Within::On(depth, Text::Open),
+        (Text::String | Text::Escape, _) | (_, b'"') => Within::On(depth, Text::String),
+        (Text::Open, b' ' | b'\t' | b'\r' | b'\n') | (_, b',' | b':') => Within::On(depth, Text::Open),
         (_, b'\n') => Within::On(depth, Text::LineStart),
-        (_, b',' | b':') => Within::On(depth, Text::Open),
         (_, b'{' | b'[') => Within::On(depth.saturating_add(1), Text::Open),
         (_, b'}' | b']') if depth <= 1 => Within::Complete,
         (_, b'}' | b']') => Within::On(depth.saturating_sub(1), Text::None),
@@ -303,8 +301,11 @@ fn inside(depth: u32, text: Text, byte: u8) -> Within {
     }
 }
 
+/// A record, or why there is none.
+type Unfolded<'a> = Result<Cow<'a, [u8]>, &'static str>;
+
 /// The records of a document.
-fn unfold(document: &[u8], each: &mut dyn FnMut(Result<Cow<'_, [u8]>, &'static str>)) {
+fn unfold(document: &[u8], each: &mut dyn FnMut(Unfolded<'_>)) {
     let (mut records, mut events, mut lookup, mut detail, mut is_record) = (None, None, None, None, false);
     for member in json::members(document) {
         let is = |name| json::key_is(member.key, name);
@@ -345,7 +346,7 @@ fn is_bare(record: &[u8]) -> bool {
 }
 
 /// The record that `lookup-events` gives as a text.
-fn looked_up(text: Option<&[u8]>) -> Result<Cow<'static, [u8]>, &'static str> {
+fn looked_up(text: Option<&[u8]>) -> Unfolded<'static> {
     let text = text.and_then(json::string).ok_or("an event has no \"CloudTrailEvent\" text")?;
     if !json::is_object(text.as_bytes()) {
         return Err("a \"CloudTrailEvent\" is no JSON object");

@@ -76,7 +76,7 @@ impl Plan {
 /// The day in a log file's name: `<account>_CloudTrail_<region>_<YYYYMMDD>T<HHmm>Z_<unique>`.
 #[must_use]
 pub fn day(key: &str) -> Option<String> {
-    let stamp = key.rsplit('/').next()?.splitn(5, '_').nth(3)?;
+    let stamp = key.rsplit('/').next()?.split('_').nth(3)?;
     let date = stamp.get(..8).filter(|date| date.bytes().all(|byte| byte.is_ascii_digit()))?;
     let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
     Some(format!("{year}-{month}-{day}"))

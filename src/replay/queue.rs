@@ -42,8 +42,11 @@ pub struct ReplayQueue {
     changed: Notify,
     objects: tokio::sync::Mutex<mpsc::Receiver<Listed>>,
     state: Mutex<State>,
-    told: Box<dyn Fn(&str, &Outcome) + Send + Sync>,
+    told: Box<Told>,
 }
+
+/// Hears what became of an object, by its key.
+type Told = dyn Fn(&str, &Outcome) + Send + Sync;
 
 #[derive(Default)]
 struct State {

@@ -32,7 +32,9 @@ pub struct Matcher {
 
 /// Which matches a person asks for: asked of each rule that a record met, with the record's bytes.
 #[derive(Clone)]
-pub struct Wanted(pub Arc<dyn Fn(&RuleInfo, &[u8]) -> bool + Send + Sync>);
+pub struct Wanted(pub Arc<Asked>);
+
+type Asked = dyn Fn(&RuleInfo, &[u8]) -> bool + Send + Sync;
 
 impl fmt::Debug for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

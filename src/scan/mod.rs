@@ -337,6 +337,6 @@ fn begins_as_log(source: impl Read, limits: Limits) -> bool {
     if text.is_empty() {
         return true;
     }
-    let key = text.strip_prefix(b"{").map(|text| text.trim_ascii_start());
+    let key = text.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
     key.and_then(|text| text.strip_prefix(b"\"Records\"")).is_some_and(|text| text.trim_ascii_start().starts_with(b":"))
 }
