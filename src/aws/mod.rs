@@ -5,6 +5,7 @@
 
 mod correlations;
 mod credentials;
+pub mod dead_letters;
 mod dynamodb;
 mod errors;
 mod http;
@@ -88,7 +89,6 @@ async fn session(settings: &Settings) -> SdkConfig {
 
 /// As [`session`], for a tool that a person waits for: the SDK repeats what fails for a moment, since nothing of ours
 /// does. `region` is that of what it calls, where a URL or an ARN names it.
-#[expect(dead_code, reason = "the tools come next")]
 async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
     let sdk = session(settings).await.into_builder();
     let mut sdk = sdk.retry_config(RetryConfig::standard().with_max_attempts(TOOL_ATTEMPTS));
