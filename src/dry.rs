@@ -192,7 +192,9 @@ impl Watched {
             (Cut::TimedOut, Some(why)) => {
                 Problem { reason: UNREACHABLE, detail: format!("S3 is unreachable, for {limit:?} now: {why}") }
             }
-            (Cut::TimedOut, None) => Problem { reason: TIMED_OUT, detail: format!("not read to its end within {limit:?}") },
+            (Cut::TimedOut, None) => {
+                Problem { reason: TIMED_OUT, detail: format!("not read to its end within {limit:?}") }
+            }
         }
     }
 }

@@ -179,7 +179,8 @@ impl Problems {
     }
 }
 
-fn problem_reason(problem: &NotificationError) -> &'static str {
+/// The label of a problem of the message itself.
+pub(crate) fn problem_reason(problem: &NotificationError) -> &'static str {
     match problem {
         NotificationError::NotJson(_) => "not_json",
         NotificationError::UnknownShape(_) => "unknown_shape",

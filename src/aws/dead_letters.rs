@@ -97,7 +97,8 @@ impl DeadLetters {
         let sent = Box::pin(request.attribute_names(QueueAttributeName::RedrivePolicy).send()).await;
         let answer = sent.map_err(|error| failed(errors::classify(error, &ATTRIBUTES, queue_url)))?;
         let policy = answer.attributes().and_then(|all| all.get(&QueueAttributeName::RedrivePolicy));
-        let policy = policy.filter(|policy| !policy.is_empty()).ok_or_else(|| FindError::NoPolicy { queue: queue() })?;
+        let policy =
+            policy.filter(|policy| !policy.is_empty()).ok_or_else(|| FindError::NoPolicy { queue: queue() })?;
         let target = target(policy).ok_or_else(|| FindError::BadPolicy { queue: queue() })?;
 
         let client = self::client(queue_url, arn_region(&target.arn)).await;
@@ -287,7 +288,8 @@ fn target(policy: &str) -> Option<Target> {
     let mut parts = arn.splitn(6, ':');
     let (prefix, _partition, service, _region) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let (account, name) = (parts.next()?, parts.next()?);
-    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let is_name =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     let is_account = !account.is_empty() && account.bytes().all(|b| b.is_ascii_digit());
     (prefix == "arn" && service == "sqs" && is_name && is_account).then(|| Target {
         arn: arn.to_owned(),
@@ -366,8 +368,11 @@ mod tests {
     fn the_redrive_policy_names_a_queue() {
         let arn = "arn:aws-cn:sqs:cn-north-1:111122223333:trail-dead_letters.fifo";
         let policy = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 10 }).to_string();
-        let expected =
-            Target { arn: arn.to_owned(), account: "111122223333".to_owned(), name: "trail-dead_letters.fifo".to_owned() };
+        let expected = Target {
+            arn: arn.to_owned(),
+            account: "111122223333".to_owned(),
+            name: "trail-dead_letters.fifo".to_owned(),
+        };
         assert_eq!(target(&policy), Some(expected));
         for wrong in ["", "{}", "[]", r#"{"deadLetterTargetArn": 7}"#] {
             assert_eq!(target(wrong), None, "{wrong}");

@@ -24,7 +24,8 @@ pub(super) const RECEIVE: Operation = Operation {
     refused: ErrorClass::Config,
     invalid: ErrorClass::Config,
 };
-pub(super) const ATTRIBUTES: Operation = Operation { name: "sqs:GetQueueAttributes", action: "sqs:GetQueueAttributes", ..RECEIVE };
+pub(super) const ATTRIBUTES: Operation =
+    Operation { name: "sqs:GetQueueAttributes", action: "sqs:GetQueueAttributes", ..RECEIVE };
 pub(super) const VISIBILITY: Operation = Operation {
     name: "sqs:ChangeMessageVisibility",
     action: "sqs:ChangeMessageVisibility",

@@ -1,5 +1,6 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
+mod dlq;
 mod emf;
 mod healthcheck;
 mod output;
@@ -20,6 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ConfigErrors;
+use crate::env::{Phase, Stop, StopHandle};
 use crate::metrics::REVISION;
 use crate::reload::LoadError;
 
@@ -46,6 +48,9 @@ enum Command {
     /// Check, test, explain and import rules
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Look at the messages of the dead-letter queue, say what is wrong with them, send them again, or delete them
+    #[command(subcommand, after_long_help = dlq::HELP)]
+    Dlq(dlq::DlqCommand),
     /// Ask a running daemon whether it works; fails until it was ready once
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
@@ -121,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(file),
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
+        Command::Dlq(command) => dlq::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
@@ -185,6 +191,41 @@ fn interruptible(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), 
             _ = interrupts.recv() => Err(Failure::Told(130)),
             _ = terminates.recv() => Err(Failure::Told(143)),
             done = tool => done,
+        }
+    });
+    runtime.shutdown_background();
+    done
+}
+
+/// As [`interruptible`], for a tool that must put something back before it ends: the first signal only asks it to end, by
+/// [`Phase::Draining`]; a second one ends it where it stands.
+fn stoppable<F: Future<Output = Result<(), Failure>>>(tool: impl FnOnce(Stop) -> F) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let watched = |kind| signal(kind).map_err(|error| Failure::at("cannot watch signals", error));
+    let done = runtime.block_on(async {
+        let (mut interrupts, mut terminates) = (watched(SignalKind::interrupt())?, watched(SignalKind::terminate())?);
+        let (handle, stop) = StopHandle::new();
+        let mut tool = std::pin::pin!(tool(stop));
+        let mut stopped = None;
+        loop {
+            let code = tokio::select! {
+                biased;
+                done = &mut tool => return match (stopped, done) {
+                    (None, done) => done,
+                    (Some(code), Ok(())) => Err(Failure::Told(code)),
+                    (Some(code), Err(failure)) => {
+                        complain(&failure);
+                        Err(Failure::Told(code))
+                    }
+                },
+                _ = interrupts.recv() => 130,
+                _ = terminates.recv() => 143,
+            };
+            if stopped.is_some() {
+                return Err(Failure::Told(code));
+            }
+            stopped = Some(code);
+            handle.advance(Phase::Draining);
         }
     });
     runtime.shutdown_background();
