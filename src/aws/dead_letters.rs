@@ -59,6 +59,21 @@ pub struct DeadLetter {
     group_id: Option<String>,
 }
 
+#[cfg(test)]
+impl DeadLetter {
+    /// A message with this id and receipt, and little else.
+    pub(crate) fn of(id: &str, receipt: &str) -> Self {
+        let message = ReceivedMessage {
+            message_id: id.to_owned(),
+            receipt: Receipt(receipt.to_owned()),
+            body: "{ }".to_owned(),
+            receive_count: 1,
+            sent_at: None,
+        };
+        Self { message, source: None, attributes: HashMap::new(), group_id: None }
+    }
+}
+
 /// What a queue says of itself. Counts are approximate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
@@ -322,16 +337,9 @@ mod tests {
         let text = MessageAttributeValue::builder().data_type("String.kind").string_value("log").build().unwrap();
         let bytes = MessageAttributeValue::builder().data_type("Binary").binary_value(Blob::new("\u{1}")).build();
         DeadLetter {
-            message: ReceivedMessage {
-                message_id: "m-1".to_owned(),
-                receipt: Receipt("AQEB0".to_owned()),
-                body: "{ }".to_owned(),
-                receive_count: 3,
-                sent_at: None,
-            },
-            source: None,
             attributes: HashMap::from([("kind".to_owned(), text), ("raw".to_owned(), bytes.unwrap())]),
             group_id: group.map(str::to_owned),
+            ..DeadLetter::of("m-1", "AQEB0")
         }
     }
 

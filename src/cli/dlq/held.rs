@@ -35,6 +35,18 @@ struct State {
     seen: BTreeSet<String>,
 }
 
+impl State {
+    /// Gives those that were not seen before.
+    fn keep(&mut self, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+        letters.retain(|letter| {
+            let id = &letter.message.message_id;
+            self.receipts.insert(id.clone(), letter.message.receipt.clone());
+            self.seen.insert(id.clone())
+        });
+        letters
+    }
+}
+
 impl<'a> Held<'a> {
     pub(super) fn new(queue: &'a DeadLetters, stop: &'a Stop) -> Self {
         Self { queue, stop, state: Mutex::default() }
@@ -51,22 +63,12 @@ impl<'a> Held<'a> {
             if letters.is_empty() {
                 break;
             }
-            let fresh = self.keep_new(letters);
+            let fresh = lock(&self.state).keep(letters);
             if !fresh.is_empty() {
                 return Ok(fresh);
             }
         }
         Ok(Vec::new())
-    }
-
-    fn keep_new(&self, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
-        let mut state = lock(&self.state);
-        letters.retain(|letter| {
-            let id = &letter.message.message_id;
-            state.receipts.insert(id.clone(), letter.message.receipt.clone());
-            state.seen.insert(id.clone())
-        });
-        letters
     }
 
     /// Deletes messages that are held for good, ten at most. Each result is that of the message at its place.
@@ -145,5 +147,24 @@ impl<'a> Held<'a> {
 
     fn failed(&self, error: &PortError) -> Failure {
         Failure::at(format_args!("cannot receive from the dead-letter queue {}", self.queue.name()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQS may deliver a message twice; only the later receipt can give it back.
+    #[test]
+    fn a_message_that_comes_again_is_given_once_and_its_last_receipt_counts() {
+        let mut state = State::default();
+        let mut received = |letters: &[(&str, &str)]| -> Vec<String> {
+            let letters = letters.iter().map(|(id, receipt)| DeadLetter::of(id, receipt)).collect();
+            state.keep(letters).into_iter().map(|letter| letter.message.message_id).collect()
+        };
+        assert_eq!(received(&[("a", "1"), ("b", "2")]), ["a", "b"]);
+        assert_eq!(received(&[("a", "3"), ("c", "4"), ("c", "5")]), ["c"]);
+        let receipts: Vec<_> = state.receipts.values().map(|receipt| receipt.0.as_str()).collect();
+        assert_eq!(receipts, ["3", "2", "5"]);
     }
 }

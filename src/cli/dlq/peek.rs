@@ -34,7 +34,7 @@ const CELL: usize = 160;
 const OBJECTS: usize = 100;
 
 #[derive(Debug, Args)]
-pub(super) struct PeekArgs {
+pub(in crate::cli) struct PeekArgs {
     #[command(flatten)]
     common: Common,
     /// Show no more than N messages

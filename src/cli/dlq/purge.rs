@@ -30,7 +30,7 @@ Examples:
 const TYPED: u64 = 1_000;
 
 #[derive(Debug, Args)]
-pub(super) struct PurgeArgs {
+pub(in crate::cli) struct PurgeArgs {
     #[command(flatten)]
     common: Common,
     /// The name of the dead-letter queue, where nobody can type it

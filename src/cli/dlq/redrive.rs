@@ -37,7 +37,7 @@ const AT_ONCE: usize = 8;
 const DETAIL: usize = 600;
 
 #[derive(Debug, Args)]
-pub(super) struct RedriveArgs {
+pub(in crate::cli) struct RedriveArgs {
     #[command(flatten)]
     common: Common,
     /// Move all messages, without running them first

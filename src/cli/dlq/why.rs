@@ -43,7 +43,7 @@ const AT_ONCE: usize = 4;
 const DETAIL: usize = 1_000;
 
 #[derive(Debug, Args)]
-pub(super) struct WhyArgs {
+pub(in crate::cli) struct WhyArgs {
     #[command(flatten)]
     common: Common,
     /// Look at no more than N messages
