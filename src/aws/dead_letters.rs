@@ -248,10 +248,11 @@ impl SourceQueue {
 
     #[must_use]
     pub fn is_fifo(&self) -> bool {
-        self.name().ends_with(".fifo")
+        self.name().strip_suffix(".fifo").is_some()
     }
 
-    /// Sends a message again, with its attributes and its group. `Ok`: SQS has it.
+    /// Sends a message again, with its attributes and its group. `Ok`: SQS has it, under this id, which it keeps should it
+    /// come to the dead-letter queue again.
     ///
     /// A FIFO queue drops a message whose deduplication id it saw in the last five minutes, and says that all is well:
     /// with the id that the message had at first, one that failed fast would be lost. So its id is made of the id that
@@ -260,7 +261,7 @@ impl SourceQueue {
     /// # Errors
     ///
     /// The call failed, or its answer was lost.
-    pub async fn send(&self, letter: &DeadLetter) -> Result<(), PortError> {
+    pub async fn send(&self, letter: &DeadLetter) -> Result<String, PortError> {
         let attributes = Some(letter.attributes.clone()).filter(|all| !all.is_empty());
         let request = self.client.send_message().queue_url(&self.url).message_body(&letter.message.body);
         let mut request = request.set_message_attributes(attributes).set_message_group_id(letter.group_id.clone());
@@ -271,7 +272,8 @@ impl SourceQueue {
                 .message_deduplication_id(format!("redrive-{}", letter.message.message_id));
         }
         let sent = Box::pin(request.send()).await;
-        sent.map(drop).map_err(|error| errors::classify(error, &SEND, &self.url))
+        let answer = sent.map_err(|error| errors::classify(error, &SEND, &self.url))?;
+        answer.message_id.ok_or_else(|| errors::unavailable(&SEND, "the answer has no MessageId", None))
     }
 }
 

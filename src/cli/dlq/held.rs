@@ -36,14 +36,15 @@ struct State {
 }
 
 impl State {
-    /// Gives those that were not seen before.
-    fn keep(&mut self, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+    /// Gives those that were not seen before, and whether any of them is held only now.
+    fn keep(&mut self, mut letters: Vec<DeadLetter>) -> (Vec<DeadLetter>, bool) {
+        let mut more = false;
         letters.retain(|letter| {
             let id = &letter.message.message_id;
-            self.receipts.insert(id.clone(), letter.message.receipt.clone());
+            more |= self.receipts.insert(id.clone(), letter.message.receipt.clone()).is_none();
             self.seen.insert(id.clone())
         });
-        letters
+        (letters, more)
     }
 }
 
@@ -54,21 +55,25 @@ impl<'a> Held<'a> {
 
     /// Up to `max` (1 to 10) messages that were not seen before. None: there are no more, or the command is to end.
     pub(super) async fn next(&self, max: usize) -> Result<Vec<DeadLetter>, Failure> {
-        for _ in 0..REPEATS {
-            if self.is_stopped() {
-                break;
-            }
+        let mut repeats = 0;
+        while repeats < REPEATS && !self.is_stopped() {
             // Never dropped: what it brings would be invisible, and nobody would give it back.
             let letters = self.queue.receive(max, WAIT, VISIBILITY).await.map_err(|error| self.failed(&error))?;
             if letters.is_empty() {
                 break;
             }
-            let fresh = lock(&self.state).keep(letters);
+            let (fresh, more) = lock(&self.state).keep(letters);
             if !fresh.is_empty() {
                 return Ok(fresh);
             }
+            repeats += u32::from(!more);
         }
         Ok(Vec::new())
+    }
+
+    /// Should this message come, it is not given by [`Self::next`]: it was sent by this command, and came back.
+    pub(super) fn ignore(&self, id: String) {
+        lock(&self.state).seen.insert(id);
     }
 
     /// Deletes messages that are held for good, ten at most. Each result is that of the message at its place.
@@ -160,10 +165,11 @@ mod tests {
         let mut state = State::default();
         let mut received = |letters: &[(&str, &str)]| -> Vec<String> {
             let letters = letters.iter().map(|(id, receipt)| DeadLetter::of(id, receipt)).collect();
-            state.keep(letters).into_iter().map(|letter| letter.message.message_id).collect()
+            state.keep(letters).0.into_iter().map(|letter| letter.message.message_id).collect()
         };
         assert_eq!(received(&[("a", "1"), ("b", "2")]), ["a", "b"]);
         assert_eq!(received(&[("a", "3"), ("c", "4"), ("c", "5")]), ["c"]);
+        assert!(!state.keep(vec![DeadLetter::of("a", "3")]).1, "nothing more is held by it");
         let receipts: Vec<_> = state.receipts.values().map(|receipt| receipt.0.as_str()).collect();
         assert_eq!(receipts, ["3", "2", "5"]);
     }

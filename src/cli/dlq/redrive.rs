@@ -132,11 +132,11 @@ async fn round(
         }
     }
     let at_once = if mover.source.is_fifo() { 1 } else { AT_ONCE };
-    let moves = futures_util::stream::iter(judged).map(async |(letter, rehearsed)| {
+    let treated = futures_util::stream::iter(judged).map(async |(letter, rehearsed)| {
         let outcome = mover.treat(&letter, rehearsed).await?;
         Some((letter, outcome))
     });
-    Ok(moves.buffered(at_once).filter_map(std::future::ready).collect().await)
+    Ok(treated.buffered(at_once).filter_map(std::future::ready).collect().await)
 }
 
 struct Mover<'a> {
@@ -177,8 +177,9 @@ impl Mover<'_> {
             () = self.pace.turn() => {}
         }
         // From here on to the end, whatever is asked: a message sent and not deleted is there twice.
-        if let Err(error) = self.source.send(letter).await {
-            return Some(Outcome::Failed(error));
+        match self.source.send(letter).await {
+            Ok(id) => self.held.ignore(id),
+            Err(error) => return Some(Outcome::Failed(error)),
         }
         let deleted = self.held.delete(std::slice::from_ref(&letter.message.message_id)).await;
         Some(match deleted.and_then(|results| results.into_iter().collect()) {

@@ -64,11 +64,11 @@ pub(super) async fn why(file: Option<&Path>, arguments: WhyArgs, stop: Stop) -> 
     let Some(opened) = Opened::find(&common, &config.queue.url, &stop).await? else { return Ok(()) };
     let output = Output::new(common.format);
     let held = Held::new(&opened.queue, &stop);
-    let counts = held
+    let (counts, all_found) = held
         .during(async {
             let mut counts = Counts::default();
             if let Err(unprinted) = opened.tell(&output) {
-                return until_gone(Err(unprinted)).map(|()| counts);
+                return until_gone(Err(unprinted)).map(|()| (counts, true));
             }
             let mut selection = Selection::new(Some(limit), &messages);
             let progress = Progress::new("messages", Some(opened.depth.visible.min(limit.into())));
@@ -83,22 +83,22 @@ pub(super) async fn why(file: Option<&Path>, arguments: WhyArgs, stop: Stop) -> 
                     progress.add(1);
                     counts.add(rehearsed.verdict);
                     if let Err(unprinted) = progress.around(|| print(&output, &letter, &rehearsed)) {
-                        return until_gone(Err(unprinted)).map(|()| counts);
+                        return until_gone(Err(unprinted)).map(|()| (counts, true));
                     }
                 }
             }
             drop(progress);
-            counts.unknown += usize::from(!held.is_stopped() && !selection.all_found());
+            let all_found = held.is_stopped() || selection.all_found();
             if output.is_for_people() && counts.sum() > 0 {
-                return until_gone(output.line(&counts.summary())).map(|()| counts);
+                until_gone(output.line(&counts.summary()))?;
             }
-            Ok(counts)
+            Ok((counts, all_found))
         })
         .await?;
     if counts.sum() > 0 {
         note(NOT_TRIED);
     }
-    if counts.fail + counts.unknown > 0 { Err(Failure::Told(1)) } else { Ok(()) }
+    if counts.fail + counts.unknown > 0 || !all_found { Err(Failure::Told(1)) } else { Ok(()) }
 }
 
 const NOT_TRIED: &str = "storing and alerting were not tried, and the daemon's role may be allowed other things than these \
@@ -156,17 +156,12 @@ impl Engine {
             RulePath::Object(object) => {
                 let health = Health::new(Arc::clone(&metrics), config.queue.wait);
                 let loading = Loading { objects: &*objects, env: &env, health: &health, metrics: &metrics, lists };
-                match tokio::time::timeout(timeout, loading.first(&object)).await {
-                    Ok(rules) => rules?,
-                    Err(_) => {
-                        let detail = health.ready().checks.into_iter().map(|check| check.detail);
-                        let detail = detail.filter(|detail| !detail.is_empty()).collect::<Vec<_>>().join("; ");
-                        return Err(Failure::at(
-                            format_args!("cannot read the rules {object} within {timeout:?}"),
-                            detail,
-                        ));
-                    }
-                }
+                let loaded = tokio::time::timeout(timeout, loading.first(&object)).await;
+                loaded.map_err(|_| {
+                    let details = health.ready().checks.into_iter().map(|check| check.detail);
+                    let detail = details.filter(|detail| !detail.is_empty()).collect::<Vec<_>>().join("; ");
+                    Failure::at(format_args!("cannot read the rules {object} within {timeout:?}"), detail)
+                })??
             }
         };
         let config = Arc::new(config.clone());
