@@ -210,7 +210,7 @@ impl Counts {
 
     fn summary(self) -> String {
         let Self { succeed, fail, unknown } = self;
-        format!("\n{succeed} would succeed now, {fail} for good cannot, of {unknown} nobody can tell now")
+        format!("\n{succeed} would succeed now, {fail} fail for good, of {unknown} nobody can tell now")
     }
 }
 
@@ -294,7 +294,7 @@ fn advice(reason: &str) -> &'static str {
         }
         "inline_records_off" => "turn source.inline_records on, if an EventBridge rule is meant to feed the queue",
         "bucket_not_allowed" => "add the bucket to source.allowed_buckets, if its logs are to be read",
-        "missing" => "restore the object, if it was deleted by mistake; without it its records are lost",
+        "missing" => "restore the object, under its version if the message names one; without it its records are lost",
         "denied" | "kms_denied" | "bucket_denied" => {
             "grant what is named to the daemon's role, and to these credentials to be told more"
         }
@@ -308,8 +308,9 @@ fn advice(reason: &str) -> &'static str {
             "the other records were read: raise source.max_record_bytes if it is named, else look at the object"
         }
         "damaged" | "ends_early" | "bad_json" | "json_ends_early" | "empty" | "no_records" => {
-            "look at the object: put a whole copy in its place, or give it up; `aws cloudtrail validate-logs` tells \
-             whether it is as CloudTrail wrote it"
+            "look at the object: put a whole copy in its place, or give it up (a message that names a version is about that \
+             one: then send a notification of the new one); `aws cloudtrail validate-logs` tells whether it is as \
+             CloudTrail wrote it"
         }
         _ => "this is a bug of trailhound: please report it",
     }
