@@ -68,7 +68,7 @@ pub struct Rehearsed {
     pub problems: Vec<Problem>,
     /// How many more problems there are.
     pub untold: usize,
-    /// Records that were evaluated.
+    /// Records that were evaluated, each once even where an object was read again.
     pub records: u64,
     /// Different events that matched.
     pub events: u64,
@@ -85,7 +85,7 @@ impl Rehearsal {
     pub async fn of(&self, message: &ReceivedMessage, limit: Duration) -> Result<Rehearsed, prometheus::Error> {
         let metrics = Arc::new(Metrics::new()?);
         let store = Arc::new(Settled::default());
-        let objects = Arc::new(Watched::new(Arc::clone(&self.objects)));
+        let objects = Arc::new(Watched::new(Arc::clone(&self.objects), Arc::clone(&metrics)));
         let context = Context {
             ports: Ports {
                 queue: Arc::new(Untouched),
@@ -125,7 +125,7 @@ impl Rehearsal {
             verdict: verdict(&problems),
             problems,
             untold,
-            records: metrics.records.with_label_values(&["evaluated"]).get(),
+            records: evaluated(&metrics).saturating_sub(lock(&objects.seen).repeated),
             events: u64::try_from(stored.events.len()).unwrap_or(u64::MAX),
             rules: stored.rules.clone(),
         })
@@ -169,21 +169,46 @@ fn flat(parts: Unreadable) -> (Vec<Problem>, usize) {
     (std::iter::once(first).chain(others).collect(), untold)
 }
 
-/// The real object store, and what was its last trouble.
+fn evaluated(metrics: &Metrics) -> u64 {
+    metrics.records.with_label_values(&["evaluated"]).get()
+}
+
+/// The real object store, and what was seen of it.
 struct Watched {
     inner: Arc<dyn ObjectStore>,
-    trouble: Mutex<Option<String>>,
+    metrics: Arc<Metrics>,
+    seen: Mutex<Seen>,
     /// Credentials or settings are no good.
     useless: Notify,
 }
 
+#[derive(Default)]
+struct Seen {
+    /// The trouble with the last open.
+    trouble: Option<String>,
+    /// The object that was last opened at its beginning, and how many records were evaluated before.
+    begun: Option<(ObjectRequest, u64)>,
+    /// Records that were evaluated in readings which began again.
+    repeated: u64,
+}
+
+impl Seen {
+    /// An object is opened at its beginning after so many records were evaluated.
+    fn begins(&mut self, request: &ObjectRequest, evaluated: u64) {
+        if let Some((_, before)) = self.begun.as_ref().filter(|(last, _)| last == request) {
+            self.repeated = self.repeated.saturating_add(evaluated.saturating_sub(*before));
+        }
+        self.begun = Some((request.clone(), evaluated));
+    }
+}
+
 impl Watched {
-    fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Self { inner, trouble: Mutex::new(None), useless: Notify::new() }
+    fn new(inner: Arc<dyn ObjectStore>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics, seen: Mutex::default(), useless: Notify::new() }
     }
 
     fn problem(&self, cut: Cut, limit: Duration) -> Problem {
-        let trouble = lock(&self.trouble).clone();
+        let trouble = lock(&self.seen).trouble.clone();
         match (cut, trouble) {
             (Cut::Useless, trouble) => {
                 let why = trouble.unwrap_or_default();
@@ -202,8 +227,11 @@ impl Watched {
 #[async_trait]
 impl ObjectStore for Watched {
     async fn open(&self, request: &ObjectRequest) -> Result<ObjectBody, PortError> {
+        if request.start == 0 {
+            lock(&self.seen).begins(request, evaluated(&self.metrics));
+        }
         let opened = self.inner.open(request).await;
-        *lock(&self.trouble) = match &opened {
+        lock(&self.seen).trouble = match &opened {
             Err(error) if error.class != ErrorClass::Permanent => Some(error.to_string()),
             _ => None,
         };

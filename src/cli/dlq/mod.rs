@@ -106,7 +106,7 @@ impl Opened {
             0 => String::new(),
             count => format!("; {count} more cannot be received now, since they are in flight or delayed"),
         };
-        format!("dead-letter queue {name}: about {visible} messages{rest}")
+        format!("dead-letter queue {name}: about {}{rest}", count(visible, "message"))
     }
 
     /// Says how many messages there are: as the first line for people, beside the output for machines.
@@ -181,7 +181,7 @@ fn note(text: &str) {
 }
 
 /// "1 message", "2 messages".
-fn count(number: usize, what: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
+fn count<N: std::fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    let s = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{s}")
 }

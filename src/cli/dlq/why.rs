@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::super::output::{Output, Paint, Progress, Unprinted, until_gone};
 use super::super::{Failure, environment};
-use super::{Common, Held, Opened, Selection, configuration, note};
+use super::{Common, Held, Opened, Selection, configuration, count, note};
 use crate::alert::shown;
 use crate::aws::dead_letters::DeadLetter;
 use crate::aws::{self, Settings};
@@ -210,7 +210,7 @@ impl Counts {
 
     fn summary(self) -> String {
         let Self { succeed, fail, unknown } = self;
-        format!("\n{succeed} would succeed now, {fail} fail for good, of {unknown} nobody can tell now")
+        format!("\n{succeed} would succeed now, {fail} fail for good, {unknown} cannot be told now")
     }
 }
 
@@ -264,9 +264,11 @@ fn print(output: &Output, letter: &DeadLetter, rehearsed: &Rehearsed) -> Result<
         format!(" ({})", rules.join(", "))
     };
     output.line(&format!(
-        "\n{}  {}\n  {records} records evaluated, {events} events match{found}",
+        "\n{}  {}\n  {} evaluated, {} matching{found}",
         shown(&letter.message.message_id, 100),
         output.paint(paint, words),
+        count(*records, "record"),
+        count(*events, "event"),
     ))?;
     for problem in problems {
         output.line(&format!("  {}: {}", problem.reason, shown(&problem.detail, DETAIL)))?;
