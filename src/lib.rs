@@ -85,6 +85,9 @@ pub mod retry;
 /// `run(Ports, Env)`: the daemon, from the first check to the last message given back.
 pub mod app;
 
+/// The step of `worker` for one message, on ports that change nothing: what would become of it now?
+pub mod dry;
+
 /// Embedded defaults, a file, the environment: checked, with the origin of every value.
 pub mod config;
 

@@ -32,10 +32,10 @@ pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage
                     leave(context, lease, &message, visibility, "bug", "not every part was read").await;
                 }
             },
-            Err(Unread::Left { reason, detail }) => {
-                leave(context, lease, &message, visibility, reason, &detail).await;
+            Err(Unread::Left(Unreadable { first, .. })) => {
+                leave(context, lease, &message, visibility, first.reason, &first.detail).await;
             }
-            Err(Unread::Denied { detail }) => postpone(context, lease, &message, &detail).await,
+            Err(Unread::Denied(Unreadable { first, .. })) => postpone(context, lease, &message, &first.detail).await,
             Err(Unread::Interrupted(why)) => release(context, lease, why).await,
         }
     }
@@ -44,21 +44,40 @@ pub async fn work(context: &Context, deleter: &Deleter, message: ReceivedMessage
 }
 
 /// Why a message was not read to its end.
-enum Unread {
-    /// A part of it cannot be read: the first reason.
-    Left {
-        reason: &'static str,
-        detail: String,
-    },
-    /// Some of it only because its bucket denies everything.
-    Denied {
-        detail: String,
-    },
+#[derive(Debug)]
+pub enum Unread {
+    /// Parts of it cannot be read.
+    Left(Unreadable),
+    /// Parts of it cannot be read, some of them only because their bucket denies everything.
+    Denied(Unreadable),
     Interrupted(Interruption),
 }
 
+/// The parts of a message that cannot be read, in its order. The first decides what becomes of the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub first: Problem,
+    /// At most [`MAX_TOLD`] less one.
+    pub others: Vec<Problem>,
+    /// How many more there are.
+    pub untold: usize,
+}
+
+/// Why a part of a message cannot be read, as the log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// As `docs/metrics.md` lists them.
+    pub reason: &'static str,
+    /// What is wrong, and with which object or record.
+    pub detail: String,
+}
+
 /// Reads every part of a message and has it delivered. A part that cannot be read does not stop the others.
-async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) -> Result<Delivery, Unread> {
+///
+/// # Errors
+///
+/// What cannot be read, or why the work was interrupted.
+pub async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) -> Result<Delivery, Unread> {
     let rules = context.rules.current();
     let body = message.body.clone();
     let parsed = context.env.compute.run_for(body.len(), move || notification::parse(&body)).await;
@@ -67,7 +86,7 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
         context.metrics.messages_ignored.with_label_values(&[one.reason()]).inc();
         tracing::debug!(reason = one.reason(), "a part of the message is not for us");
     }
-    let mut unread = Unreadable::default();
+    let mut unread = Problems::default();
     for problem in problems {
         unread.add(problem_reason(&problem), problem.to_string());
     }
@@ -100,9 +119,10 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
         }
     }
     unread.tell_the_rest();
-    match unread.first {
-        Some((_, detail)) if unread.bucket_denied => Err(Unread::Denied { detail }),
-        Some((reason, detail)) => Err(Unread::Left { reason, detail }),
+    let bucket_denied = unread.bucket_denied;
+    match unread.end() {
+        Some(unreadable) if bucket_denied => Err(Unread::Denied(unreadable)),
+        Some(unreadable) => Err(Unread::Left(unreadable)),
         None => Ok(delivery),
     }
 }
@@ -110,16 +130,17 @@ async fn attempt(context: &Context, lease: &Lease, message: &ReceivedMessage) ->
 /// At most this many parts of a message that cannot be read are told each in a line of its own.
 const MAX_TOLD: usize = 16;
 
-/// What could not be read of a message.
+/// What could not be read of a message so far.
 #[derive(Default)]
-struct Unreadable {
-    first: Option<(&'static str, String)>,
+struct Problems {
+    /// At most [`MAX_TOLD`].
+    told: Vec<Problem>,
     count: usize,
     /// Some of it only because its bucket denies everything.
     bucket_denied: bool,
 }
 
-impl Unreadable {
+impl Problems {
     fn add(&mut self, reason: &'static str, detail: String) {
         self.count += 1;
         if self.count <= MAX_TOLD {
@@ -127,7 +148,16 @@ impl Unreadable {
         } else {
             tracing::debug!(reason, detail, "a part of the message cannot be read");
         }
-        self.first.get_or_insert((reason, detail));
+        if self.told.len() < MAX_TOLD {
+            self.told.push(Problem { reason, detail });
+        }
+    }
+
+    /// `None` where everything could be read.
+    fn end(self) -> Option<Unreadable> {
+        let untold = self.count.saturating_sub(self.told.len());
+        let mut told = self.told.into_iter();
+        Some(Unreadable { first: told.next()?, others: told.collect(), untold })
     }
 
     /// Whoever writes to the queue must not fill the log: one message can name thousands of objects.
@@ -149,7 +179,8 @@ impl Unreadable {
     }
 }
 
-fn problem_reason(problem: &NotificationError) -> &'static str {
+/// The label of a problem of the message itself.
+pub(crate) fn problem_reason(problem: &NotificationError) -> &'static str {
     match problem {
         NotificationError::NotJson(_) => "not_json",
         NotificationError::UnknownShape(_) => "unknown_shape",

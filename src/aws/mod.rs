@@ -5,6 +5,7 @@
 
 mod correlations;
 mod credentials;
+pub mod dead_letters;
 mod dynamodb;
 mod errors;
 mod http;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, DeleteMessageBatchRequestEntry, DeleteMessageBatchResultEntry, Message,
+    MessageSystemAttributeName, QueueAttributeName,
+};
 use time::OffsetDateTime;
 
 use super::errors::{self, Operation};
@@ -14,21 +17,22 @@ use super::{CALL_TIMEOUT, Meter, timeouts};
 use crate::deliver::Delivered;
 use crate::ports::{ErrorClass, Fault, MessageQueue, PortError, QueueAttributes, Receipt, ReceivedMessage};
 
-const RECEIVE: Operation = Operation {
+pub(super) const RECEIVE: Operation = Operation {
     name: "sqs:ReceiveMessage",
     action: "sqs:ReceiveMessage",
     kms: "kms:Decrypt",
     refused: ErrorClass::Config,
     invalid: ErrorClass::Config,
 };
-const ATTRIBUTES: Operation = Operation { name: "sqs:GetQueueAttributes", action: "sqs:GetQueueAttributes", ..RECEIVE };
-const VISIBILITY: Operation = Operation {
+pub(super) const ATTRIBUTES: Operation =
+    Operation { name: "sqs:GetQueueAttributes", action: "sqs:GetQueueAttributes", ..RECEIVE };
+pub(super) const VISIBILITY: Operation = Operation {
     name: "sqs:ChangeMessageVisibility",
     action: "sqs:ChangeMessageVisibility",
     invalid: ErrorClass::Permanent,
     ..RECEIVE
 };
-const DELETE: Operation = Operation {
+pub(super) const DELETE: Operation = Operation {
     name: "sqs:DeleteMessageBatch",
     action: "sqs:DeleteMessage",
     invalid: ErrorClass::Permanent,
@@ -66,23 +70,8 @@ impl Sqs {
                 let request = self.client.delete_message_batch().queue_url(&self.queue_url);
                 let answer = request.set_entries(Some(entries)).send().await;
                 let answer = answer.map_err(|error| errors::classify(error, &DELETE, &self.queue_url))?;
-                let mut results: Vec<_> = receipts
-                    .iter()
-                    .map(|_| Err(errors::unavailable(&DELETE, "the answer does not speak of this message", None)))
-                    .collect();
-                for failed in answer.failed() {
-                    if let Some(result) = slot(&mut results, failed.id()) {
-                        let (code, message) = (failed.code(), failed.message());
-                        *result =
-                            Err(errors::classify_entry(&DELETE, &self.queue_url, code, message, failed.sender_fault()));
-                    }
-                }
-                for deleted in answer.successful() {
-                    if let Some(result) = slot(&mut results, deleted.id()) {
-                        *result = Ok(());
-                    }
-                }
-                Ok(results)
+                let done = answer.successful().iter().map(DeleteMessageBatchResultEntry::id);
+                Ok(results(&DELETE, &self.queue_url, receipts.len(), done, answer.failed()))
             })
             .await
     }
@@ -161,29 +150,53 @@ impl MessageQueue for Sqs {
     }
 }
 
+/// The result of each entry of a batch that was answered, where the id of an entry is its position.
+pub(super) fn results<'a>(
+    operation: &Operation,
+    queue_url: &str,
+    count: usize,
+    done: impl Iterator<Item = &'a str>,
+    failed: &[BatchResultErrorEntry],
+) -> Vec<Result<(), PortError>> {
+    let unknown = || Err(errors::unavailable(operation, "the answer does not speak of this message", None));
+    let mut results: Vec<_> = std::iter::repeat_with(unknown).take(count).collect();
+    for failed in failed {
+        if let Some(result) = slot(&mut results, failed.id()) {
+            let (code, message) = (failed.code(), failed.message());
+            *result = Err(errors::classify_entry(operation, queue_url, code, message, failed.sender_fault()));
+        }
+    }
+    for id in done {
+        if let Some(result) = slot(&mut results, id) {
+            *result = Ok(());
+        }
+    }
+    results
+}
+
 fn slot<'a, T>(results: &'a mut [T], id: &str) -> Option<&'a mut T> {
     results.get_mut(id.parse::<usize>().ok()?)
 }
 
-fn parsed<T: FromStr>(text: Option<&str>) -> Option<T> {
+pub(super) fn parsed<T: FromStr>(text: Option<&str>) -> Option<T> {
     text?.trim().parse().ok()
 }
 
 /// Rounded up, so that a short time does not become none, which would give the message back.
-fn whole_seconds(duration: Duration) -> i32 {
+pub(super) fn whole_seconds(duration: Duration) -> i32 {
     let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     i32::try_from(seconds).unwrap_or(i32::MAX).min(43_200)
 }
 
 /// `maxReceiveCount` of a redrive policy, a number or a string.
-fn max_receive_count(policy: &str) -> Option<u32> {
+pub(super) fn max_receive_count(policy: &str) -> Option<u32> {
     let policy: serde_json::Value = serde_json::from_str(policy).ok()?;
     let count = policy.get("maxReceiveCount")?;
     count.as_u64().and_then(|count| u32::try_from(count).ok()).or_else(|| parsed(count.as_str()))
 }
 
 /// A message without a receipt handle can be neither deleted nor given back: it comes again by itself.
-fn received(message: Message) -> Option<ReceivedMessage> {
+pub(super) fn received(message: Message) -> Option<ReceivedMessage> {
     let attribute = |name| message.attributes.as_ref().and_then(|all| all.get(&name)).map(String::as_str);
     let sent = parsed::<i128>(attribute(MessageSystemAttributeName::SentTimestamp));
     Some(ReceivedMessage {

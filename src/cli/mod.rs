@@ -1,5 +1,6 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
+mod dlq;
 mod emf;
 mod examples;
 mod healthcheck;
@@ -16,7 +17,6 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -24,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ConfigErrors;
+use crate::env::{Phase, Stop, StopHandle};
 use crate::metrics::REVISION;
 use crate::reload::LoadError;
 
@@ -58,6 +59,9 @@ enum Command {
     /// Send logs of the past through the whole pipeline; without more, only count them
     #[command(after_long_help = replay::HELP)]
     Replay(Box<replay::ReplayArgs>),
+    /// Look at the messages of the dead-letter queue, say what is wrong with them, send them again, or delete them
+    #[command(subcommand, after_long_help = dlq::HELP)]
+    Dlq(dlq::DlqCommand),
     /// Ask a running daemon whether it works; fails until it was ready once
     #[command(after_long_help = examples::HEALTHCHECK)]
     Healthcheck {
@@ -127,9 +131,6 @@ impl Failure {
 
 const USAGE: u8 = 64;
 
-/// How long a tool that is interrupted may take to end.
-const STOPPING: Duration = Duration::from_secs(2);
-
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -144,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Rules(command) => rules::run(file, command),
         Command::Scan(args) => scan::run(file, *args),
         Command::Replay(args) => replay::run(file, *args),
+        Command::Dlq(command) => dlq::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
@@ -196,34 +198,50 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::at("cannot start the runtime", error))
 }
 
-/// Runs a tool until it ends or is interrupted (Ctrl-C, SIGTERM), which is no success: the exit code then is the shell's
-/// for that signal. What the tool holds is dropped where it stands.
-#[expect(dead_code, reason = "the next tools do not hold anything")]
+/// Runs a tool that holds nothing, until it ends or is interrupted, which is no success.
 fn interruptible(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    interruptible_by(|| (), STOPPING, tool)
+    stoppable(|_, stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.reached(Phase::Draining) => Ok(()),
+            done = tool => done,
+        }
+    })
 }
 
-/// As [`interruptible`], for a tool that ends by itself within so much time after `stop` was called.
-fn interruptible_by(
-    stop: impl FnOnce(),
-    within: Duration,
-    tool: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+/// Runs a tool that has something to bring to its end: the first SIGINT or SIGTERM only asks it to end, by
+/// [`Phase::Draining`]; a second one ends it where it stands. The exit code then is the shell's for that signal.
+fn stoppable<F>(tool: impl FnOnce(StopHandle, Stop) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
     let runtime = runtime()?;
     let watched = |kind| signal(kind).map_err(|error| Failure::at("cannot watch signals", error));
     let done = runtime.block_on(async {
         let (mut interrupts, mut terminates) = (watched(SignalKind::interrupt())?, watched(SignalKind::terminate())?);
-        let mut tool = std::pin::pin!(tool);
-        let code = tokio::select! {
-            biased;
-            _ = interrupts.recv() => 130,
-            _ = terminates.recv() => 143,
-            done = &mut tool => return done,
-        };
-        stop();
-        let _ended = tokio::time::timeout(within, tool).await;
-        complain(&Failure::Other("interrupted: this is not the whole".to_owned()));
-        Err(Failure::Told(code))
+        let (handle, stop) = StopHandle::new();
+        let mut tool = std::pin::pin!(tool(handle.clone(), stop));
+        let mut stopped = None;
+        loop {
+            let code = tokio::select! {
+                biased;
+                done = &mut tool => {
+                    let Some(code) = stopped else { return done };
+                    if let Err(failure) = done {
+                        complain(&failure);
+                    }
+                    complain(&Failure::Other("interrupted: this is not the whole".to_owned()));
+                    return Err(Failure::Told(code));
+                }
+                _ = interrupts.recv() => 130,
+                _ = terminates.recv() => 143,
+            };
+            if stopped.is_some() {
+                return Err(Failure::Told(code));
+            }
+            stopped = Some(code);
+            handle.advance(Phase::Draining);
+        }
     });
     runtime.shutdown_background();
     done

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::output::{Format, Output, Progress, table, until_gone};
 use super::when::{When, when};
-use super::{Failure, environment, interruptible_by, rules};
+use super::{Failure, environment, rules, stoppable};
 use crate::alert::shown;
 use crate::app::{self, Daemon};
 use crate::aws;
@@ -132,17 +132,18 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
         settings,
         args,
     };
-    let (handle, stop) = StopHandle::new();
-    let stopping = handle.clone();
-    let deadline = replay.settings.shutdown.deadline;
-    interruptible_by(move || stopping.advance(Phase::Draining), deadline, async move {
+    stoppable(|handle, stop| async move {
         match rules {
             Some(rules) => {
                 let source = RulePath::from(replay.args.rules.clone().unwrap_or_default());
                 replay.in_place(handle, stop, resume, rules, source).await
             }
             None if replay.args.to_queue => replay.to_queue(&stop, resume).await,
-            None => replay.dry(&resume).await,
+            None => tokio::select! {
+                biased;
+                () = stop.reached(Phase::Draining) => Ok(()),
+                done = replay.dry(&resume) => done,
+            },
         }
     })
 }

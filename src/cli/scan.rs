@@ -16,11 +16,12 @@ use tokio::sync::mpsc;
 
 use super::output::{Format, Output, Paint, Progress, Unprinted, severity};
 use super::when::{When, when};
-use super::{Failure, STOPPING, environment, interruptible_by, rules};
+use super::{Failure, environment, rules, stoppable};
 use crate::alert::{DetectedEvent, Outcome, SourceObject, account_id, shown};
 use crate::aws;
 use crate::cloudtrail::{Limits, event_time, json};
 use crate::config::Config;
+use crate::env::Phase;
 use crate::listing::{self, AsyncEach, ListError, Listed, Location, ObjectLister, Selection};
 use crate::metrics::Metrics;
 use crate::noise;
@@ -123,8 +124,12 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let figures = Arc::new(Figures::default());
-    let stopping = Arc::clone(&figures);
-    interruptible_by(move || stopping.stop.store(true, Ordering::Relaxed), STOPPING, async move {
+    stoppable(|_, stop| async move {
+        let stopping = Arc::clone(&figures);
+        tokio::spawn(async move {
+            stop.reached(Phase::Draining).await;
+            stopping.stop.store(true, Ordering::Relaxed);
+        });
         let buckets = if inputs.iter().any(|input| matches!(input, Input::Bucket(_))) {
             let metrics = Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?;
             Some(aws::log_buckets(&aws::Settings::default(), Arc::new(metrics)).await)

@@ -22,6 +22,7 @@ use crate::telemetry;
 use layers::Layers;
 pub use layers::{Origin, Origins, plain_variable, variable};
 use parse::Raw;
+pub(crate) use parse::queue_url;
 
 /// The embedded defaults, and their documentation.
 pub const DEFAULTS: &str = include_str!("../../config/trailhound.toml");

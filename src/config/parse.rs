@@ -117,7 +117,7 @@ impl Raw {
 }
 
 /// The URL of a queue, as `GetQueueUrl` returns it.
-pub(super) fn queue_url(text: &str) -> Result<String, String> {
+pub(crate) fn queue_url(text: &str) -> Result<String, String> {
     const HINT: &str = "the URL of an SQS queue looks like https://sqs.eu-west-1.amazonaws.com/111122223333/trailhound";
     if text.contains('@') {
         // Without the text: it would put the credentials into a log.

@@ -214,6 +214,62 @@ def poison(world, seed):
     equal(daemon.stop(), 0, "exit status")
 
 
+@scenario(visibility=10, max_receives=2, notify=False)
+def dead_letters(world, seed):
+    """dlq peek, why and redrive bring back what was mended, without a second alert; purge only after the typed name."""
+    account = Account(seed)
+    daemon = world.daemon().wait_ready()
+    good, late = account.story(detected=3, noise=5), account.story(detected=4, noise=5)
+    cut, gone = account.key(), account.key()
+    world.put(cut, log_file(late)[:40])
+    no_json = "{'Records': []}"
+    world.send(no_json)
+    # Without a version: a message that names one is about the broken one for ever.
+    for key in (cut, gone, world.put_log(account, good)):
+        world.send(shapes.s3(shapes.s3_record(world.bucket, key)))
+    wait_until(lambda: world.dead_count() == 3 and world.counts(world.queue) == (0, 0), "three dead letters", seconds=90)
+    equal(daemon.stop(), 0, "exit status of the daemon")
+
+    def lines(*arguments, status):
+        done = world.tool("dlq", *arguments, "--format", "jsonl")
+        equal(done.returncode, status, f"exit status of dlq {arguments}: {done.stdout}{done.stderr}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    peeked = lines("peek", status=0)
+    equal(sorted(line["kind"] for line in peeked), ["objects", "objects", "unreadable"], "kinds")
+    # A second look finds all of them: the first gave them back.
+    again = lines("peek", "--body", status=0)
+    equal({line["messageId"] for line in again}, {line["messageId"] for line in peeked}, "messages at a second look")
+    counts = {line["messageId"]: line["receiveCount"] for line in peeked}
+    check(all(line["receiveCount"] == counts[line["messageId"]] + 1 for line in again), "one receive for each look")
+    check(no_json in [line["body"] for line in again], "the body")
+
+    def verdicts(status):
+        return sorted((line["problems"] or [{"reason": "none"}])[0]["reason"] for line in lines("why", status=status))
+
+    equal(verdicts(1), ["ends_early", "missing", "not_json"], "reasons before it is mended")
+    world.put(cut, log_file(late))
+    equal(verdicts(1), ["missing", "none", "not_json"], "reasons after it is mended")
+    equal(world.item_count(), 3, "items before the redrive: a rehearsal stores nothing")
+    moved = lines("redrive", status=0)
+    equal(sorted(line["outcome"] for line in moved), ["left", "left", "moved"], "outcomes of the redrive")
+    equal((world.counts(world.queue), world.counts(world.dead_letters)), ((1, 0), (2, 0)), "messages on both queues")
+
+    daemon = world.daemon().wait_ready()
+    world.wait_until_empty()
+    check_delivered(world, good + late)
+    equal(world.dead_count(), 2, "dead letters that stay")
+    equal(daemon.stop(), 0, "exit status of the daemon")
+
+    name = world.dead_letters.rsplit("/", 1)[1]
+    status, shown = world.typed(f"{name}-not\n", "dlq", "purge")
+    check(status == 1 and "nothing was deleted" in shown and gone in shown, f"a wrong name: {status}: {shown}")
+    equal(world.counts(world.dead_letters), (2, 0), "dead letters after a wrong name")
+    status, shown = world.typed(f"{name}\n", "dlq", "purge")
+    check(status == 0 and "2 messages deleted" in shown, f"the right name: {status}: {shown}")
+    equal(world.dead_count(), 0, "dead letters after the purge")
+
+
 @scenario(visibility=60)
 def termination(world, seed):
     """SIGTERM under load: exit 0 in time, the rest visible at once, and a second process loses and repeats nothing."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import urllib.error
@@ -186,6 +187,41 @@ class World:
         daemon = Daemon(self, settings)
         self.daemons.append(daemon)
         return daemon
+
+    def tool_environment(self):
+        """What the commands beside the daemon need."""
+        return base_environment() | {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "SQS_QUEUE_URL": self.queue,
+            "SECURITY_EVENTS_PATH": str(RULES),
+        }
+
+    def tool(self, *arguments, seconds=60):
+        """Runs a command beside the daemon."""
+        return subprocess.run(
+            [self.binary, *arguments],
+            env=self.tool_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+
+    def typed(self, text, *arguments, seconds=60):
+        """Runs a command at whose terminal this text is typed; its exit status and what the terminal shows."""
+        ours, its = pty.openpty()
+        command = [self.binary, *arguments]
+        with subprocess.Popen(command, env=self.tool_environment(), stdin=its, stdout=its, stderr=its) as process:
+            os.close(its)
+            os.write(ours, text.encode())
+            shown = b""
+            try:
+                while part := os.read(ours, 4096):
+                    shown += part
+            except OSError:
+                pass  # Nobody has the terminal open any more.
+            os.close(ours)
+            return process.wait(timeout=seconds), shown.decode(errors="replace")
 
     def close(self):
         for daemon in self.daemons:
