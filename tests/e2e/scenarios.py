@@ -270,6 +270,103 @@ def dead_letters(world, seed):
     equal(world.dead_count(), 0, "dead letters after the purge")
 
 
+@scenario(notify=False)
+def history(world, seed):
+    """scan of a bucket finds what replay then has stored and alerted, through the queue and in place, each event once."""
+    account = Account(seed)
+    logs = [account.story(detected=4, noise=20) for _ in range(12)]
+    for records in logs:
+        # Two trails: each record twice.
+        world.put_log(account, records, prefix="org/")
+        world.put_log(account, records, prefix="org/")
+    world.put(account.key(prefix="org/", kind="CloudTrail-Digest"), b"{}")
+    place = f"s3://{world.bucket}/org"
+
+    def lines(*arguments, status=0):
+        done = world.tool(*arguments, "--format", "jsonl")
+        equal(done.returncode, status, f"exit status of {arguments}: {done.stdout}{done.stderr}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    found = lines("scan", "--rules", str(RULES), place)
+    once = [line for line in found if not line["copy"]]
+    equal(len(found), 2 * len(once), "each event is found twice")
+    alerts = {alert["alert_id"] for line in found for alert in line["alerts"]}
+
+    plan = lines("replay", place)
+    equal((plan[-1]["objects"], plan[-1]["list_requests"] > 0), (24, True), "the plan of the replay")
+    equal((world.item_count(), world.counts(world.queue)), (0, (0, 0)), "a dry run does nothing")
+    # The events of the story are old: what is older than the retention is only alerted when asked.
+    done = world.tool("replay", place, "--to-queue", "--rate", "500", "--alert-old")
+    equal(done.returncode, 0, f"exit status of replay --to-queue: {done.stderr}")
+    equal(sum(world.counts(world.queue)), 24, "notifications on the queue")
+    daemon = world.daemon().wait_ready()
+    world.wait_until_empty()
+    check_delivered(world, [record for records in logs for record in records])
+    equal({item["EventId"] for item in world.items()}, {line["eventID"] for line in found}, "events of scan and of the table")
+    equal({alert["document"]["alert_id"] for alert in world.alerts()}, alerts, "alerts of scan and of the topic")
+    equal(daemon.stop(), 0, "exit status")
+
+    told = len(world.alerts())
+    later = account.story(detected=4, noise=5)
+    world.put_log(account, later, prefix="org/")
+    resume = world.workdir / "resume.jsonl"
+    for outcomes in (25, 0):
+        done = lines("replay", place, "--in-place", "--no-alert", "--resume", str(resume))
+        equal([line["outcome"] for line in done], ["done"] * outcomes, "objects that are done")
+    items = {item["EventId"]: item for item in world.items()}
+    equal(len(items), len(once) + 4, "events after the second replay")
+    check(all(item["SettledRules"] == item["Rules"] for item in items.values()), "all are settled")
+    equal(len(world.alerts()), told, "alerts after --no-alert")
+
+
+@scenario(notify=False)
+def scanned_data(world, seed, data):
+    """scan of other people's records agrees event for event with what the daemon stores and alerts under the default rules,
+    groups, thresholds and sequences among them."""
+    account = Account(seed)
+    daemon = world.daemon(
+        SECURITY_EVENTS_PATH=str(DEFAULT_RULES),
+        TRAILHOUND_PIPELINE__CONCURRENCY="1",
+        TRAILHOUND_ALERTING__MAX_PER_MINUTE="0",
+    ).wait_ready()
+    logs = world.workdir / "logs"
+    for number, path in enumerate(sorted((data / "cloudtrail").rglob("*.json"))):
+        text = path.read_text()
+        try:
+            found = json.loads(text)
+            found = found["Records"] if isinstance(found, dict) and "Records" in found else [found]
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        # The daemon takes log files only, scan what is there. Both in one order, which is the order of counting.
+        key = account.key()
+        world.put(key, gzip.compress(json.dumps({"Records": found}).encode()))
+        world.send(shapes.s3(shapes.s3_record(world.bucket, key)))
+        kept = logs / f"{number:06}-{path.name}"
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(text)
+    world.wait_until_empty(seconds=300)
+
+    done = world.tool("scan", "--rules", str(DEFAULT_RULES), str(logs), "--format", "jsonl", seconds=300)
+    equal(done.returncode, 0, f"exit status of scan: {done.stderr}")
+    rules, alerts = {}, set()
+    for line in map(json.loads, done.stdout.splitlines()):
+        rules.setdefault((line["eventID"], line["eventTime"] or EPOCH), set()).update(line["rules"])
+        alerts |= {alert["alert_id"] for alert in line["alerts"]}
+    items = {
+        (item["EventId"], item["Timestamp"]): item["Rules"]
+        for item in world.items()
+        if not item["EventId"].startswith("trailhound#")
+    }
+    same_keys(items, rules, "events of scan and of the table")
+    for key, stored in items.items():
+        equal(stored, rules[key], f"Rules of {key}")
+    wait_until(lambda: len(world.alerts()) >= daemon.metric("alerts_published_total"), "every alert in the inbox")
+    told = {alert["document"]["alert_id"] for alert in world.alerts()}
+    same_keys(told, alerts, "alerts of scan and of the topic")
+    equal(daemon.stop(), 0, "exit status")
+    return f"{len(items)} events, {len(told)} alerts"
+
+
 @scenario(visibility=60)
 def termination(world, seed):
     """SIGTERM under load: exit 0 in time, the rest visible at once, and a second process loses and repeats nothing."""

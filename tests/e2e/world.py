@@ -193,6 +193,8 @@ class World:
         return base_environment() | {
             "AWS_ENDPOINT_URL": self.endpoint,
             "SQS_QUEUE_URL": self.queue,
+            "SNS_TOPIC_ARN": self.topic,
+            "DYNAMODB_TABLE": self.table,
             "SECURITY_EVENTS_PATH": str(RULES),
         }
 
