@@ -181,7 +181,7 @@ fn note(text: &str) {
 }
 
 /// "1 message", "2 messages".
-fn count<N: std::fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+fn count<N: std::fmt::Display + PartialEq + Copy + From<u8>>(number: N, what: &str) -> String {
     let s = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{s}")
 }
