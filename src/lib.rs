@@ -100,6 +100,9 @@ pub mod metrics;
 /// Logs: JSON in a container, readable on a terminal.
 pub mod telemetry;
 
+/// Stored events, read back for people.
+pub mod events;
+
 /// The command line.
 pub mod cli;
 

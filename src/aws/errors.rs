@@ -239,6 +239,16 @@ impl Answer<'_> {
                 Fault::Invalid,
                 "the table needs the keys EventId (S, HASH) and Timestamp (S, RANGE)".to_owned(),
             ),
+            "ValidationException" if self.message.contains("backfilling") => (
+                ErrorClass::Config,
+                Fault::Missing,
+                format!("the index of {resource} is still being made: wait until it is active, or scan with --scan"),
+            ),
+            "ValidationException" if self.message.contains("does not have the specified index") => (
+                ErrorClass::Config,
+                Fault::Missing,
+                format!("{resource} lacks the index: make it as docs/tools.md says, or scan with --scan"),
+            ),
             "ValidationException"
             | "ValidationError"
             | "SerializationException"

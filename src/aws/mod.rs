@@ -7,6 +7,7 @@ mod correlations;
 mod credentials;
 mod dynamodb;
 mod errors;
+mod events;
 mod http;
 mod s3;
 mod sns;
@@ -28,6 +29,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::credentials::{Fresh, Held};
+use crate::events::EventReader;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError, Ports};
 
@@ -88,7 +90,6 @@ async fn session(settings: &Settings) -> SdkConfig {
 
 /// As [`session`], for a tool that a person waits for: the SDK repeats what fails for a moment, since nothing of ours
 /// does. `region` is that of what it calls, where a URL or an ARN names it.
-#[expect(dead_code, reason = "the tools come next")]
 async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
     let sdk = session(settings).await.into_builder();
     let mut sdk = sdk.retry_config(RetryConfig::standard().with_max_attempts(TOOL_ATTEMPTS));
@@ -99,6 +100,11 @@ async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(CALL_TIMEOUT).build(),
     )
     .build()
+}
+
+/// Reads stored events, for tools.
+pub async fn event_reader(settings: &Settings) -> Arc<dyn EventReader> {
+    Arc::new(events::EventTable::new(&tool_session(settings, None).await, &settings.table))
 }
 
 /// The ports on a server that speaks AWS's protocols, such as an emulator, with credentials that mean nothing.

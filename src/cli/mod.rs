@@ -1,6 +1,7 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
 mod emf;
+mod events;
 mod healthcheck;
 mod output;
 mod printed;
@@ -46,6 +47,9 @@ enum Command {
     /// Check, test, explain and import rules
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Read detected events back from the table: list them, show one, export them
+    #[command(subcommand, after_long_help = events::HELP)]
+    Events(events::EventsCommand),
     /// Ask a running daemon whether it works; fails until it was ready once
     Healthcheck {
         /// Where to ask, instead of /livez at the configured address
@@ -83,6 +87,9 @@ enum Failure {
     Rules(#[from] LoadError),
     #[error("{0}")]
     Tests(String),
+    /// Arguments that cannot be, seen only together.
+    #[error("error: {0}")]
+    Usage(String),
     /// The output says it already.
     #[error("failed")]
     Told(u8),
@@ -102,6 +109,7 @@ impl Failure {
             Self::Rules(error) if error.may_pass() => 1,
             Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
             Self::Told(code) => *code,
+            Self::Usage(_) => USAGE,
             Self::Other(_) => 1,
         }
     }
@@ -121,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(file),
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
+        Command::Events(command) => events::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),

@@ -1,0 +1,295 @@
+//! Stored events, read back for people: the index `ByDay`, items by key, and scans. The other direction of
+//! `dynamodb.rs`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::dynamodb::{DAY_PARTS, Expression, GET, Item, NeverEmpty, claim_in, day_part, group_of, key_of};
+use super::errors::{self, Operation};
+use crate::alert::{EventKey, Source, SourceObject, StoredEvent};
+use crate::events::{Detail, EventReader, Filter, Order, Page, PageRequest, Range, Stored};
+use crate::ports::PortError;
+use crate::rules::Severity;
+use crate::tracker::RESERVED_PREFIX;
+
+const QUERY: Operation = Operation { name: "dynamodb:Query", action: "dynamodb:Query", ..GET };
+const SCAN: Operation = Operation { name: "dynamodb:Scan", action: "dynamodb:Scan", ..GET };
+
+const INDEX: &str = "ByDay";
+
+/// Entries of the index in one page. They bound what is held of a day: a page of each partition.
+const PAGE: i32 = 500;
+
+/// Everything but the record, and `Day`.
+const ATTRIBUTES: [&str; 23] = [
+    "EventId",
+    "Timestamp",
+    "Severity",
+    "Rules",
+    "SettledRules",
+    "Groups",
+    "AlertIds",
+    "AlertedAt",
+    "SnsMessageId",
+    "Claim",
+    "EventName",
+    "EventSource",
+    "AwsRegion",
+    "AccountId",
+    "Actor",
+    "UserIdentityType",
+    "SourceIpAddress",
+    "UserAgent",
+    "ErrorCode",
+    "Source",
+    "RuleSetHash",
+    "DetectedAt",
+    "ExpiresAt",
+];
+
+pub(super) struct EventTable {
+    client: Client,
+    table: String,
+}
+
+impl EventTable {
+    pub(super) fn new(sdk: &SdkConfig, table: &str) -> Self {
+        let settings = aws_sdk_dynamodb::config::Builder::from(sdk).interceptor(NeverEmpty);
+        Self { client: Client::from_conf(settings.build()), table: table.to_owned() }
+    }
+
+    fn resource(&self) -> String {
+        format!("table {}", self.table)
+    }
+
+    fn index(&self) -> String {
+        format!("table {}, index {INDEX}", self.table)
+    }
+}
+
+#[async_trait]
+impl EventReader for EventTable {
+    fn parts(&self) -> u8 {
+        DAY_PARTS
+    }
+
+    async fn page(&self, request: &PageRequest<'_>) -> Result<Page, PortError> {
+        let date = request.day.format(format_description!("[year]-[month]-[day]")).unwrap_or_default();
+        let day = day_part(&date, request.part);
+        let (first, last) = request.range.bounds();
+        let mut expression = filter_of(request.filter);
+        expression.name("#day", "Day");
+        expression.name("#at", "Timestamp");
+        expression.value(":day", text(&day));
+        expression.value(":first", AttributeValue::S(first));
+        expression.value(":last", AttributeValue::S(last));
+        let start = request.after.map(|key| {
+            let mut start = key_of(key);
+            start.insert("Day".to_owned(), text(&day));
+            start
+        });
+        let sent = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#day = :day AND #at BETWEEN :first AND :last")
+            .set_filter_expression(Some(expression.condition).filter(|condition| !condition.is_empty()))
+            .set_expression_attribute_names(Some(expression.names))
+            .set_expression_attribute_values(Some(expression.values))
+            .scan_index_forward(request.order == Order::OldestFirst)
+            .set_exclusive_start_key(start)
+            .limit(PAGE)
+            .send();
+        let answer = boxed(sent).await.map_err(|error| errors::classify(error, &QUERY, &self.index()))?;
+        Ok(page_of(answer.items.unwrap_or_default(), answer.last_evaluated_key.as_ref()))
+    }
+
+    async fn scan(&self, range: &Range, detail: Detail, after: Option<&EventKey>) -> Result<Page, PortError> {
+        let (projection, mut names) = projection_of(detail);
+        let mut condition = "NOT begins_with(#id, :tracker)".to_owned();
+        let mut values = HashMap::from([(":tracker".to_owned(), text(RESERVED_PREFIX))]);
+        names.insert("#id".to_owned(), "EventId".to_owned());
+        if *range != Range::ALL {
+            let (first, last) = range.bounds();
+            condition.push_str(" AND #at BETWEEN :first AND :last");
+            names.insert("#at".to_owned(), "Timestamp".to_owned());
+            values.insert(":first".to_owned(), AttributeValue::S(first));
+            values.insert(":last".to_owned(), AttributeValue::S(last));
+        }
+        let sent = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .filter_expression(condition)
+            .set_projection_expression(projection)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .set_exclusive_start_key(after.map(key_of))
+            .send();
+        let answer = boxed(sent).await.map_err(|error| errors::classify(error, &SCAN, &self.resource()))?;
+        Ok(page_of(answer.items.unwrap_or_default(), answer.last_evaluated_key.as_ref()))
+    }
+
+    async fn get(&self, key: &EventKey, detail: Detail) -> Result<Option<Stored>, PortError> {
+        let (projection, names) = projection_of(detail);
+        let sent = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key_of(key)))
+            .consistent_read(true)
+            .set_projection_expression(projection)
+            .set_expression_attribute_names(Some(names).filter(|names| !names.is_empty()))
+            .send();
+        let answer = boxed(sent).await.map_err(|error| errors::classify(error, &GET, &self.resource()))?;
+        Ok(answer.item.as_ref().and_then(stored))
+    }
+
+    async fn of_id(&self, event_id: &str) -> Result<Vec<Stored>, PortError> {
+        let (mut all, mut start) = (Vec::new(), None);
+        loop {
+            let sent = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#id = :id")
+                .expression_attribute_names("#id", "EventId")
+                .expression_attribute_values(":id", text(event_id))
+                .set_exclusive_start_key(start)
+                .send();
+            let answer = boxed(sent).await.map_err(|error| errors::classify(error, &QUERY, &self.resource()))?;
+            all.extend(answer.items().iter().filter_map(stored));
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// The SDK's futures take 16 KB each.
+fn boxed<'a, T>(call: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
+    Box::pin(call)
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+/// What DynamoDB can leave out by itself. The index of a table may lack an attribute: then the item is looked at.
+fn filter_of(filter: &Filter) -> Expression {
+    let mut expression = Expression::default();
+    let mut one_of = |name: &str, attribute: &str, wanted: &[String], test: &dyn Fn(&str) -> String| {
+        if wanted.is_empty() {
+            return;
+        }
+        if !expression.condition.is_empty() {
+            expression.condition.push_str(" AND ");
+        }
+        let mut alternatives = vec![format!("attribute_not_exists(#{name})")];
+        for (number, value) in wanted.iter().enumerate() {
+            let placeholder = format!(":{name}{number}");
+            alternatives.push(test(&placeholder));
+            expression.values.insert(placeholder, text(value));
+        }
+        expression.condition.push_str(&format!("({})", alternatives.join(" OR ")));
+        expression.names.insert(format!("#{name}"), attribute.to_owned());
+    };
+    if filter.severity.is_some() {
+        let severities: Vec<_> = filter.severities().iter().map(|severity| severity.as_str().to_owned()).collect();
+        one_of("severity", "Severity", &severities, &|value| format!("#severity = {value}"));
+    }
+    one_of("rules", "Rules", &filter.rules, &|value| format!("contains(#rules, {value})"));
+    one_of("account", "AccountId", &filter.accounts, &|value| format!("#account = {value}"));
+    one_of("region", "AwsRegion", &filter.regions, &|value| format!("#region = {value}"));
+    // Up to the first wildcard, an exact text is its own beginning too.
+    let beginnings = |patterns: &[String]| -> Vec<String> {
+        let beginning = |pattern: &String| pattern.split(['*', '?']).next().unwrap_or_default().to_owned();
+        let all: Vec<_> = patterns.iter().map(beginning).collect();
+        if all.iter().any(String::is_empty) { Vec::new() } else { all }
+    };
+    one_of("actor", "Actor", &beginnings(&filter.actors), &|value| format!("begins_with(#actor, {value})"));
+    one_of("name", "EventName", &beginnings(&filter.names), &|value| format!("begins_with(#name, {value})"));
+    expression
+}
+
+/// The attributes to ask for, as placeholders, since some are reserved words.
+fn projection_of(detail: Detail) -> (Option<String>, HashMap<String, String>) {
+    match detail {
+        Detail::Whole => (None, HashMap::new()),
+        Detail::Attributes => {
+            let placeholders: Vec<_> = ATTRIBUTES.iter().map(|name| format!("#{name}")).collect();
+            let names = placeholders.iter().cloned().zip(ATTRIBUTES.iter().map(|name| (*name).to_owned())).collect();
+            (Some(placeholders.join(", ")), names)
+        }
+    }
+}
+
+fn page_of(items: Vec<Item>, last: Option<&Item>) -> Page {
+    Page { items: items.iter().filter_map(stored).collect(), next: last.and_then(key_in) }
+}
+
+fn key_in(item: &Item) -> Option<EventKey> {
+    let text = |name: &str| item.get(name)?.as_s().ok().cloned();
+    Some(EventKey { event_id: text("EventId")?, timestamp: text("Timestamp")? })
+}
+
+/// An item as it stands: what is missing, or of another type than ours, is absent. `None` without its keys.
+fn stored(item: &Item) -> Option<Stored> {
+    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+    let texts = |name: &str| -> BTreeSet<String> {
+        item.get(name).and_then(|value| value.as_ss().ok()).into_iter().flatten().cloned().collect()
+    };
+    let severity = text("Severity");
+    let groups = texts("Groups").iter().filter_map(|text| group_of(text)).collect::<Vec<_>>();
+    Some(Stored {
+        severity: Severity::ALL.into_iter().find(|one| Some(one.as_str()) == severity.as_deref()),
+        rules: texts("Rules"),
+        settled: texts("SettledRules"),
+        groups: groups.into_iter().map(|(rule, tracker)| (rule, tracker.to_string())).collect(),
+        alert_ids: texts("AlertIds"),
+        alerted_at: text("AlertedAt"),
+        sns_message_id: text("SnsMessageId"),
+        claim: claim_in(item).0,
+        event_name: text("EventName"),
+        event_source: text("EventSource"),
+        account_id: text("AccountId"),
+        region: text("AwsRegion"),
+        actor: text("Actor"),
+        user_identity_type: text("UserIdentityType"),
+        source_ip: text("SourceIpAddress"),
+        user_agent: text("UserAgent"),
+        error_code: text("ErrorCode"),
+        event: match item.get("Event") {
+            Some(AttributeValue::S(json)) => StoredEvent::Json(json.clone()),
+            Some(AttributeValue::B(bytes)) => StoredEvent::Gzip(bytes.as_ref().to_vec()),
+            _ => StoredEvent::Omitted,
+        },
+        source: item.get("Source").and_then(|value| value.as_m().ok()).map(source_in),
+        rule_set_hash: text("RuleSetHash"),
+        detected_at: text("DetectedAt"),
+        expires_at: item.get("ExpiresAt").and_then(|value| value.as_n().ok()).and_then(|digits| {
+            OffsetDateTime::from_unix_timestamp(digits.parse().ok()?).ok()
+        }),
+        ..Stored::new(key_in(item)?)
+    })
+}
+
+fn source_in(fields: &Item) -> Source {
+    let text = |name: &str| fields.get(name).and_then(|value| value.as_s().ok()).cloned();
+    let object = text("Bucket").zip(text("Key"));
+    let index = fields.get("Index").and_then(|value| value.as_n().ok()).and_then(|digits| digits.parse().ok());
+    Source {
+        object: object.map(|(bucket, key)| SourceObject { bucket, key, version_id: text("Version") }),
+        index: index.unwrap_or(0),
+    }
+}
