@@ -277,9 +277,10 @@ fn stored(item: &Item) -> Option<Stored> {
         source: item.get("Source").and_then(|value| value.as_m().ok()).map(source_in),
         rule_set_hash: text("RuleSetHash"),
         detected_at: text("DetectedAt"),
-        expires_at: item.get("ExpiresAt").and_then(|value| value.as_n().ok()).and_then(|digits| {
-            OffsetDateTime::from_unix_timestamp(digits.parse().ok()?).ok()
-        }),
+        expires_at: item
+            .get("ExpiresAt")
+            .and_then(|value| value.as_n().ok())
+            .and_then(|digits| OffsetDateTime::from_unix_timestamp(digits.parse().ok()?).ok()),
         ..Stored::new(key_in(item)?)
     })
 }

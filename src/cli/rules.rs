@@ -155,6 +155,11 @@ impl Opened {
     }
 }
 
+/// The rules of the configuration. Starts a runtime of its own where they are in S3.
+pub(super) fn rules_in_force(config: Option<&Path>) -> Result<RuleSet, Failure> {
+    Opened::new(config, None)?.rules()
+}
+
 /// Reads rules in S3, as the daemon does.
 fn download(object: &RuleObject) -> Result<String, Failure> {
     let metrics = Metrics::new().map_err(|error| Failure::at("cannot register the metrics", error))?;

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Record, Stored};
+use super::{Range, Record, Stored};
 use crate::rules::Severity;
 
 /// See the head of this module.
@@ -34,9 +35,26 @@ pub struct Document<'a> {
     detected_at: Option<&'a str>,
     expires_at: Option<String>,
     rule_set: Option<&'a str>,
-    /// Only where the record was asked for: null where it is not stored or cannot be read.
+    /// Only where the record was asked for: `stored`, `left_out`, `damaged`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<&'static str>,
+    /// With `record`: null where it is not `stored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Option<Box<RawValue>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert_text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    around: Option<Around<'a>>,
+}
+
+/// What else an actor did.
+#[derive(Serialize)]
+struct Around<'a> {
+    from: String,
+    to: String,
+    events: Vec<Document<'a>>,
+    /// Whether there are more.
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -94,18 +112,37 @@ impl<'a> Document<'a> {
             detected_at: event.detected_at.as_deref(),
             expires_at: event.expires_at.and_then(|time| time.format(&Rfc3339).ok()),
             rule_set: event.rule_set_hash.as_deref(),
+            record: None,
             event: None,
+            alert_text: None,
+            around: None,
         }
     }
 
     /// With the record, as it is stored.
     #[must_use]
     pub fn with_record(event: &'a Stored) -> Self {
-        let record = match event.record() {
-            Record::Json(text) => RawValue::from_string(text).ok(),
-            Record::LeftOut | Record::Damaged => None,
+        let (record, event_of_record) = match event.record() {
+            Record::Json(text) => ("stored", RawValue::from_string(text).ok()),
+            Record::LeftOut => ("left_out", None),
+            Record::Damaged => ("damaged", None),
         };
-        Self { event: Some(record), ..Self::new(event) }
+        Self { record: Some(record), event: Some(event_of_record), ..Self::new(event) }
+    }
+
+    /// Also with the text of its alert.
+    #[must_use]
+    pub fn told(self, alert_text: String) -> Self {
+        Self { alert_text: Some(alert_text), ..self }
+    }
+
+    /// Also with what else its actor did, within this time.
+    #[must_use]
+    pub fn amid(self, range: &Range, events: &'a [Stored], truncated: bool) -> Self {
+        let text = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
+        let events = events.iter().map(Document::new).collect();
+        let around = Around { from: text(range.from()), to: text(range.to()), events, truncated };
+        Self { around: Some(around), ..self }
     }
 }
 

@@ -244,8 +244,7 @@ pub struct Range {
 
 impl Range {
     /// Every moment, and items whose sort key is none.
-    pub const ALL: Self =
-        Self { from: PrimitiveDateTime::MIN.assume_utc(), to: PrimitiveDateTime::MAX.assume_utc() };
+    pub const ALL: Self = Self { from: PrimitiveDateTime::MIN.assume_utc(), to: PrimitiveDateTime::MAX.assume_utc() };
 
     #[must_use]
     pub fn new(from: OffsetDateTime, to: OffsetDateTime) -> Self {

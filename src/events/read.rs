@@ -89,7 +89,9 @@ pub struct Question<'a> {
 pub enum ReadError {
     #[error(transparent)]
     Port(#[from] PortError),
-    #[error("more than {HELD} events match, and a scan must hold them all to sort them: name a shorter time, or a --limit")]
+    #[error(
+        "more than {HELD} events match, and a scan must hold them all to sort them: name a shorter time, or a --limit"
+    )]
     TooMany,
 }
 
@@ -110,7 +112,10 @@ impl<'a> Question<'a> {
             Ok::<_, PortError>(merged)
         };
         let found = stream::iter(days).map(opened).buffered(DAYS_AHEAD).map_ok(|merged| {
-            stream::try_unfold(merged, |mut merged| async move { Ok(merged.next().await?.map(|event| (event, merged))) })
+            stream::try_unfold(
+                merged,
+                |mut merged| async move { Ok(merged.next().await?.map(|event| (event, merged))) },
+            )
         });
         found
             .try_flatten()
@@ -217,9 +222,8 @@ impl<'a> Day<'a> {
         self.fill().await?;
         let order = self.question.order;
         let heads = self.parts.iter_mut().filter(|part| !part.read.is_empty());
-        let key = |part: &Part| {
-            part.read.front().map(|event| (event.key.timestamp.clone(), event.key.event_id.clone()))
-        };
+        let key =
+            |part: &Part| part.read.front().map(|event| (event.key.timestamp.clone(), event.key.event_id.clone()));
         let first = match order {
             Order::OldestFirst => heads.min_by_key(|part| key(part)),
             Order::NewestFirst => heads.max_by_key(|part| key(part)),
