@@ -597,7 +597,7 @@ fn change_of(change: &Change, seen: &Seen) -> Result<Expression, PortError> {
 }
 
 /// The attributes of a new item; absent where there is nothing to say.
-fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
+pub(super) fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
     let facts = &item.facts;
     let mut all = key_of(&item.key);
     let mut put = |name: &str, value: AttributeValue| {

@@ -294,3 +294,169 @@ fn source_in(fields: &Item) -> Source {
         index: index.unwrap_or(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use aws_sdk_dynamodb::primitives::Blob;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::alert::{Facts, StoredItem};
+    use crate::aws::dynamodb::attributes;
+    use crate::claim::{Change, Claim, ClaimToken, ClaimedAlert};
+
+    fn set(texts: &[&str]) -> BTreeSet<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    fn item(event: StoredEvent) -> (StoredItem, Change) {
+        let text = |text: &str| Some(text.to_owned());
+        let facts = Facts {
+            event_name: text("StopLogging"),
+            event_source: text("cloudtrail.amazonaws.com"),
+            region: text("eu-west-1"),
+            account_id: text("111122223333"),
+            actor: text("Admin/alice"),
+            user_identity_type: text("AssumedRole"),
+            source_ip: text("203.0.113.7"),
+            user_agent: text("aws-cli/2.17.9"),
+            error_code: text("AccessDenied"),
+            ..Facts::default()
+        };
+        let object = SourceObject { bucket: "logs".to_owned(), key: "a/b.json.gz".to_owned(), version_id: text("v1") };
+        let alert = ClaimedAlert { alert_id: "a1".to_owned(), rules: set(&["r"]), severity: Severity::High };
+        let claim = Claim { token: ClaimToken("token".to_owned()), length: Duration::from_secs(30), alert };
+        let stored = StoredItem {
+            key: EventKey { event_id: "e-1".to_owned(), timestamp: "2026-05-01T12:00:00Z".to_owned() },
+            facts,
+            rules: BTreeMap::from([("r".to_owned(), Severity::High), ("s".to_owned(), Severity::Low)]),
+            recorded_only: set(&["s"]),
+            groups: BTreeMap::new(),
+            event,
+            source: Source { object: Some(object), index: 12 },
+            rule_set_hash: "0123456789abcdef".to_owned(),
+            detected_at: datetime!(2026-05-01 12:05 UTC),
+            expires_at: datetime!(2026-07-30 12:05 UTC),
+        };
+        (stored, Change { rules: set(&["r", "s"]), settled: set(&["s"]), claim: Some(claim), ..Change::default() })
+    }
+
+    fn read(event: StoredEvent) -> Stored {
+        let (item, change) = item(event);
+        stored(&attributes(&item, &change).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_attribute_that_is_written_is_read() {
+        let (item, change) = item(StoredEvent::Json("{}".to_owned()));
+        let mut written = attributes(&item, &change).unwrap();
+        for (name, value) in [
+            ("AlertedAt", text("2026-05-01T12:06:00Z")),
+            ("SnsMessageId", text("message")),
+            ("AlertIds", AttributeValue::Ss(vec!["a1".to_owned(), "a2".to_owned()])),
+            (
+                "Groups",
+                AttributeValue::Ss(vec!["0123@2026-05-01T12:00:00Z the rule".to_owned(), "no group".to_owned()]),
+            ),
+        ] {
+            written.insert(name.to_owned(), value);
+        }
+        // Whatever is added to an item is added here, or is not read.
+        let known: BTreeSet<_> = ATTRIBUTES.into_iter().chain(["Day", "Event"]).collect();
+        assert_eq!(written.keys().map(String::as_str).collect::<BTreeSet<_>>(), known);
+        let facts = item.facts;
+        let expected = Stored {
+            severity: Some(Severity::High),
+            rules: set(&["r", "s"]),
+            settled: set(&["s"]),
+            groups: BTreeMap::from([("the rule".to_owned(), "0123@2026-05-01T12:00:00Z".to_owned())]),
+            alert_ids: set(&["a1", "a2"]),
+            alerted_at: Some("2026-05-01T12:06:00Z".to_owned()),
+            sns_message_id: Some("message".to_owned()),
+            claim: change.claim,
+            event_name: facts.event_name,
+            event_source: facts.event_source,
+            account_id: facts.account_id,
+            region: facts.region,
+            actor: facts.actor,
+            user_identity_type: facts.user_identity_type,
+            source_ip: facts.source_ip,
+            user_agent: facts.user_agent,
+            error_code: facts.error_code,
+            event: item.event,
+            source: Some(item.source),
+            rule_set_hash: Some(item.rule_set_hash),
+            detected_at: Some("2026-05-01T12:05:00Z".to_owned()),
+            expires_at: Some(item.expires_at),
+            ..Stored::new(item.key)
+        };
+        assert_eq!(stored(&written), Some(expected));
+    }
+
+    #[test]
+    fn a_record_is_read_in_each_form() {
+        let gzip = StoredEvent::Gzip(b"bytes".to_vec());
+        for event in [StoredEvent::Json("{}".to_owned()), gzip, StoredEvent::Omitted] {
+            assert_eq!(read(event.clone()).event, event);
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_absent_and_without_keys_there_is_no_item() {
+        let key = [("EventId", text("e-1")), ("Timestamp", text("2026-05-01T12:00:00Z"))];
+        let of = |more: &[(&str, AttributeValue)]| -> Item {
+            key.iter().chain(more).map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let bare = stored(&of(&[])).unwrap();
+        let odd = of(&[
+            ("Severity", text("LOUD")),
+            ("Rules", text("r")),
+            ("Claim", text("{")),
+            ("Actor", AttributeValue::N("1".to_owned())),
+            ("Event", AttributeValue::Bool(true)),
+            ("Source", AttributeValue::L(Vec::new())),
+            ("ExpiresAt", text("soon")),
+            ("AlertIds", AttributeValue::B(Blob::new("a"))),
+        ]);
+        assert_eq!(stored(&odd), Some(bare));
+        let far = stored(&of(&[("ExpiresAt", AttributeValue::N("99999999999999999999".to_owned()))])).unwrap();
+        assert_eq!(far.expires_at, None);
+        let inline = of(&[("Source", AttributeValue::M(HashMap::from([("Bucket".to_owned(), text("b"))])))]);
+        assert_eq!(stored(&inline).unwrap().source, Some(Source::default()));
+        for missing in ["EventId", "Timestamp"] {
+            let mut item = of(&[]);
+            item.remove(missing);
+            assert_eq!(stored(&item), None);
+        }
+    }
+
+    #[test]
+    fn dynamodb_leaves_out_what_is_surely_not_wanted() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(filter_of(&Filter::default()).condition, "");
+        let expression = filter_of(&Filter {
+            severity: Some(Severity::High),
+            rules: texts(&["r", "s"]),
+            accounts: texts(&["1"]),
+            regions: texts(&["eu-west-1"]),
+            actors: texts(&["Admin/*", "root"]),
+            names: texts(&["*Key", "Stop"]),
+        });
+        insta::assert_snapshot!(expression.condition.replace(" AND ", "\n"), @"
+        (attribute_not_exists(#severity) OR #severity = :severity0 OR #severity = :severity1)
+        (attribute_not_exists(#rules) OR contains(#rules, :rules0) OR contains(#rules, :rules1))
+        (attribute_not_exists(#account) OR #account = :account0)
+        (attribute_not_exists(#region) OR #region = :region0)
+        (attribute_not_exists(#actor) OR begins_with(#actor, :actor0) OR begins_with(#actor, :actor1))
+        ");
+        let mut values: Vec<_> =
+            expression.values.iter().map(|(name, value)| format!("{name}={}", value.as_s().unwrap())).collect();
+        values.sort();
+        insta::assert_snapshot!(values.join(" "), @":account0=1 :actor0=Admin/ :actor1=root :region0=eu-west-1 :rules0=r :rules1=s :severity0=HIGH :severity1=CRITICAL");
+        // A pattern that begins with a wildcard has no beginning to ask for.
+        assert!(!expression.names.contains_key("#name"));
+    }
+}

@@ -9,10 +9,11 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 use winterbaume_core::MockResponse;
-use winterbaume_dynamodb::expr;
+use winterbaume_dynamodb::expr::{self, Expr, Operand};
 use winterbaume_dynamodb::state::{DynamoDbError, DynamoDbState};
 use winterbaume_dynamodb::types::{
-    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, Table, UpdateAction,
+    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, PathSegment, Table,
+    UpdateAction,
 };
 
 use super::{ACCOUNT, wire};
@@ -385,7 +386,7 @@ fn query(state: &DynamoDbState, input: &Value) -> Answer {
         expr::parse_expression(condition, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
     let mut items = items(state, input)?;
     items.retain(|item| keys.iter().all(|key| item.contains_key(&key.attribute_name)));
-    items.retain(|item| expr::evaluate(&condition, item));
+    items.retain(|item| holds(&condition, item));
     if let Some(range) = keys.iter().find(|key| key.key_type == "RANGE") {
         items.sort_by_key(|item| item.get(&range.attribute_name).map(sort_key));
     }
@@ -447,7 +448,7 @@ impl Placeholders {
     fn check_condition(&self, input: &Value, existing: Option<&Item>) -> Result<(), Refusal> {
         let Some(condition) = input.get("ConditionExpression").and_then(Value::as_str) else { return Ok(()) };
         let condition = expr::parse_expression(condition, &self.names, &self.values).map_err(Refusal::invalid)?;
-        if expr::evaluate(&condition, existing.unwrap_or(&Item::new())) {
+        if holds(&condition, existing.unwrap_or(&Item::new())) {
             return Ok(());
         }
         let wanted = input.get("ReturnValuesOnConditionCheckFailure") == Some(&json!("ALL_OLD"));
@@ -507,7 +508,7 @@ fn page(input: &Value, placeholders: &Placeholders, mut items: Vec<Item>, keys: 
     if let Some(filter) = input.get("FilterExpression").and_then(Value::as_str) {
         let filter =
             expr::parse_expression(filter, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
-        items.retain(|item| expr::evaluate(&filter, item));
+        items.retain(|item| holds(&filter, item));
     }
     let mut answer = json!({ "Count": items.len(), "ScannedCount": looked_at });
     if let Some(last) = last {
@@ -518,6 +519,26 @@ fn page(input: &Value, placeholders: &Placeholders, mut items: Vec<Item>, keys: 
         wire::set(&mut answer, "Items", json!(items));
     }
     Ok(answer)
+}
+
+/// Whether a condition holds; `contains` also asks sets, which the parser's own evaluation leaves out.
+fn holds(condition: &Expr, item: &Item) -> bool {
+    match condition {
+        Expr::And(one, other) => holds(one, item) && holds(other, item),
+        Expr::Or(one, other) => holds(one, item) || holds(other, item),
+        Expr::Not(negated) => !holds(negated, item),
+        Expr::Contains(path, Operand::Value(AttributeValue::S(member))) => {
+            let found = match path.as_slice() {
+                [PathSegment::Attr(name)] => item.get(name),
+                _ => None,
+            };
+            match found {
+                Some(AttributeValue::SS(members)) => members.contains(member),
+                _ => expr::evaluate(condition, item),
+            }
+        }
+        _ => expr::evaluate(condition, item),
+    }
 }
 
 fn distinct(keys: &[KeySchemaElement]) -> BTreeSet<&String> {

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-use crate::alert::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, alert_id, detected_event};
+use crate::alert::{DetectedEvent, EventKey, Facts, Outcome, Source, StoredEvent, alert_id, detected_event, shown};
 use crate::claim::{Claim, ClaimedAlert};
 use crate::cloudtrail::json;
 use crate::rules::{Detection, RuleSet, Severity, wildcard_matches};
@@ -181,14 +181,18 @@ impl Stored {
 
     fn alert(&self) -> ClaimedAlert {
         let told = self.claim.as_ref().map(|claim| &claim.alert);
-        told.filter(|alert| self.alert_ids.contains(&alert.alert_id)).cloned().unwrap_or_else(|| ClaimedAlert {
-            alert_id: match (self.alert_ids.first(), self.alert_ids.len()) {
-                (Some(only), 1) => only.clone(),
-                _ => alert_id(&self.key.event_id, &self.rules),
-            },
-            rules: self.rules.clone(),
-            severity: self.severity.unwrap_or(Severity::Low),
-        })
+        let mut alert =
+            told.filter(|alert| self.alert_ids.contains(&alert.alert_id)).cloned().unwrap_or_else(|| ClaimedAlert {
+                alert_id: match (self.alert_ids.first(), self.alert_ids.len()) {
+                    (Some(only), 1) => only.clone(),
+                    _ => alert_id(&self.key.event_id, &self.rules),
+                },
+                rules: self.rules.clone(),
+                severity: self.severity.unwrap_or(Severity::Low),
+            });
+        // One of ours is made of digits; the table may hold anything.
+        alert.alert_id = shown(&alert.alert_id, 64);
+        alert
     }
 
     /// The event as it was detected: from its record, or from its attributes where there is none.
@@ -359,4 +363,118 @@ impl Filter {
 fn stored(event_id: &str, timestamp: &str) -> Stored {
     let key = EventKey { event_id: event_id.to_owned(), timestamp: timestamp.to_owned() };
     Stored { rules: BTreeSet::from(["trail-stopped".to_owned()]), severity: Some(Severity::High), ..Stored::new(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn set(texts: &[&str]) -> BTreeSet<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_range_touches_its_days() {
+        let days = |from, to| {
+            let range = Range::new(from, to);
+            assert_eq!(range.day_count(), range.days().len() as u64);
+            range.days().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(days(datetime!(2026-05-01 0:00 UTC), datetime!(2026-05-02 0:00 UTC)), ["2026-05-01"]);
+        assert_eq!(
+            days(datetime!(2026-04-30 23:59:59 UTC), datetime!(2026-05-02 0:00:00.1 UTC)),
+            ["2026-04-30", "2026-05-01", "2026-05-02"]
+        );
+        // In UTC it is the day before.
+        assert_eq!(days(datetime!(2026-05-01 1:00 +02:00), datetime!(2026-05-01 1:30 +02:00)), ["2026-04-30"]);
+        assert_eq!(days(datetime!(2028-02-29 12:00 UTC), datetime!(2028-02-29 12:00:01 UTC)), ["2028-02-29"]);
+        let all = Range::ALL;
+        assert!(all.day_count() > 7_000_000 && !all.is_empty());
+        assert!(Range::new(datetime!(2026-05-01 0:00 UTC), datetime!(2026-05-01 0:00 UTC)).is_empty());
+        // What UTC cannot tell is the end of all times.
+        assert_eq!(Range::new(datetime!(-9999-01-01 0:00 +02:00), datetime!(9999-12-31 23:59 -02:00)), Range::ALL);
+    }
+
+    #[test]
+    fn bounds_enclose_fractions_of_a_second() {
+        let (first, last) = Range::new(datetime!(2026-05-01 12:00:00.5 UTC), datetime!(2026-05-01 13:00 UTC)).bounds();
+        assert_eq!((first.as_str(), last.as_str()), ("2026-05-01T12:00:00", "2026-05-01T13:00:00Z"));
+        for inside in ["2026-05-01T12:00:00.5Z", "2026-05-01T12:00:01Z", "2026-05-01T12:59:59.999Z"] {
+            assert!((first.as_str()..=last.as_str()).contains(&inside), "{inside}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_an_alert_is_told_by_what_is_settled() {
+        let of = |settled: &[&str], alerts: &[&str], grouped: bool| {
+            let groups = grouped.then(|| ("trail-stopped".to_owned(), "0123@x".to_owned())).into_iter().collect();
+            let event = stored("e", "2026-05-01T12:00:00Z");
+            Stored { settled: set(settled), alert_ids: set(alerts), groups, ..event }.state()
+        };
+        assert_eq!(of(&[], &[], false), State::Open);
+        assert_eq!(of(&["another"], &["a1"], true), State::Open);
+        assert_eq!(of(&["trail-stopped"], &["a1"], true), State::Alerted);
+        assert_eq!(of(&["trail-stopped"], &[], true), State::Grouped);
+        assert_eq!(of(&["trail-stopped"], &[], false), State::Recorded);
+    }
+
+    #[test]
+    fn a_tracker_is_never_admitted() {
+        let tracker = stored("trailhound#group#0123", "2026-05-01T12:00:00Z");
+        assert!(!Filter::default().admits(&tracker) && !Filter::default().may_admit(&tracker));
+    }
+
+    #[test]
+    fn what_a_part_does_not_show_may_be_anything() {
+        let part = Stored::new(stored("e", "2026-05-01T12:00:00Z").key);
+        let filter = Filter {
+            severity: Some(Severity::High),
+            rules: vec!["r".to_owned()],
+            accounts: vec!["1".to_owned()],
+            regions: vec!["eu-west-1".to_owned()],
+            actors: vec!["root".to_owned()],
+            names: vec!["Stop*".to_owned()],
+        };
+        assert!(filter.may_admit(&part) && !filter.admits(&part));
+        let other = Stored { actor: Some("alice".to_owned()), ..part };
+        assert!(!filter.may_admit(&other));
+    }
+
+    #[test]
+    fn the_alert_is_the_one_that_was_told() {
+        let told = ClaimedAlert { alert_id: "a1".to_owned(), rules: set(&["r"]), severity: Severity::Low };
+        let token = crate::claim::ClaimToken("token".to_owned());
+        let claim = Claim { token, length: std::time::Duration::from_secs(30), alert: told.clone() };
+        let event = Stored { claim: Some(claim), rules: set(&["r", "shadow"]), ..stored("e", EPOCH) };
+        assert_eq!(Stored { alert_ids: set(&["a0", "a1"]), ..event.clone() }.alert(), told);
+        // Claimed, and never accepted.
+        let untold = event.alert();
+        assert_eq!(untold.rules, set(&["r", "shadow"]));
+        assert_eq!(untold.alert_id, alert_id("e", &untold.rules));
+        assert_eq!(Stored { alert_ids: set(&["a7"]), ..event }.alert().alert_id, "a7");
+    }
+
+    #[test]
+    fn without_its_record_an_alert_is_told_by_its_attributes() {
+        let event = Stored {
+            event_name: Some("StopLogging".to_owned()),
+            actor: Some("Admin/alice".to_owned()),
+            error_code: Some("AccessDenied".to_owned()),
+            ..stored("e", "2026-05-01T12:00:00Z")
+        };
+        let text = event.alert_text(&RuleSet::default());
+        assert!(text.starts_with("HIGH: StopLogging (denied)\n"), "{text}");
+        for line in ["Who:        Admin/alice", "Happened:   2026-05-01T12:00:00Z", "Event id:   e"] {
+            assert!(text.contains(&format!("\n{line}\n")), "no {line:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_on_one_line() {
+        let json = StoredEvent::Json("{\n \"a\": [1,\r\n 2]}".to_owned());
+        let event = Stored { event: json, ..stored("e", EPOCH) };
+        assert_eq!(event.record(), Record::Json(r#"{"a":[1,2]}"#.to_owned()));
+    }
 }

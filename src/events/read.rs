@@ -231,3 +231,186 @@ impl<'a> Day<'a> {
         Ok(first.and_then(|part| part.read.pop_front()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+    use time::macros::datetime;
+    use time::{Duration, OffsetDateTime};
+
+    use super::super::stored;
+    use super::*;
+    use crate::env::lock;
+    use crate::ports::{ErrorClass, Fault};
+    use crate::rules::Severity;
+
+    /// A table in memory: events by day and part, in pages of some length.
+    #[derive(Default)]
+    struct Table {
+        events: Vec<(Date, u8, Stored)>,
+        page: usize,
+        /// The call that fails, counted from 1.
+        fails: Option<usize>,
+        calls: AtomicUsize,
+        most_held: Mutex<usize>,
+    }
+
+    impl Table {
+        fn call(&self) -> Result<(), PortError> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+            if self.fails == Some(call) {
+                return Err(PortError {
+                    class: ErrorClass::Config,
+                    fault: Fault::Missing,
+                    operation: "dynamodb:Query",
+                    detail: "it fails".to_owned(),
+                    source: None,
+                });
+            }
+            Ok(())
+        }
+
+        fn cut(&self, mut items: Vec<Stored>, after: Option<&EventKey>) -> Page {
+            if let Some(after) = after {
+                let at = items.iter().position(|item| item.key == *after).unwrap();
+                items.drain(..=at);
+            }
+            let next = (items.len() >= self.page).then(|| items[self.page - 1].key.clone());
+            items.truncate(self.page);
+            *lock(&self.most_held) += items.len();
+            Page { items, next }
+        }
+    }
+
+    #[async_trait]
+    impl EventReader for Table {
+        fn parts(&self) -> u8 {
+            8
+        }
+
+        async fn page(&self, request: &PageRequest<'_>) -> Result<Page, PortError> {
+            self.call()?;
+            let (first, last) = request.range.bounds();
+            let of_part = self.events.iter().filter(|(day, part, _)| (*day, *part) == (request.day, request.part));
+            let mut items: Vec<_> = of_part.map(|(_, _, event)| event.clone()).collect();
+            items.retain(|item| (first.as_str()..=last.as_str()).contains(&item.key.timestamp.as_str()));
+            items.sort_by(|a, b| a.key.timestamp.cmp(&b.key.timestamp));
+            if request.order == Order::NewestFirst {
+                items.reverse();
+            }
+            // An index without attributes.
+            let keys = items.into_iter().map(|item| Stored::new(item.key)).collect();
+            Ok(self.cut(keys, request.after))
+        }
+
+        async fn scan(&self, _: &Range, _: Detail, after: Option<&EventKey>) -> Result<Page, PortError> {
+            self.call()?;
+            Ok(self.cut(self.events.iter().map(|(_, _, event)| event.clone()).collect(), after))
+        }
+
+        async fn get(&self, key: &EventKey, _: Detail) -> Result<Option<Stored>, PortError> {
+            // One that expired since the index was read.
+            let found = self.events.iter().find(|(_, _, event)| event.key == *key && event.key.event_id != "expired");
+            Ok(found.map(|(_, _, event)| event.clone()))
+        }
+
+        async fn of_id(&self, _: &str) -> Result<Vec<Stored>, PortError> {
+            Ok(Vec::new())
+        }
+    }
+
+    const FROM: OffsetDateTime = datetime!(2026-04-30 20:00 UTC);
+
+    /// Events at these half seconds after [`FROM`].
+    fn table(at: &[u32], page: usize) -> Table {
+        let event = |(number, half): (usize, &u32)| {
+            let time = FROM + Duration::milliseconds(i64::from(*half) * 500);
+            let text = time.format(&time::format_description::well_known::Rfc3339).unwrap();
+            (time.date(), u8::try_from(number % 8).unwrap(), stored(&format!("e-{number}"), &text))
+        };
+        Table { events: at.iter().enumerate().map(event).collect(), page, ..Table::default() }
+    }
+
+    async fn ids(question: Question<'_>, table: &Table) -> Vec<String> {
+        let events: Vec<_> = question.by_index(table).try_collect().await.unwrap();
+        events.into_iter().map(|event| event.key.event_id).collect()
+    }
+
+    fn question(range: Range, filter: &Filter, order: Order) -> Question<'_> {
+        Question { range, filter, order, detail: Detail::Attributes }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn every_event_of_a_range_is_read_once_and_in_order(
+            at in prop::collection::vec(0_u32..1_000_000, 0..60),
+            (from, length) in (0_u32..1_000_000, 1_u32..600_000),
+            page in 1_usize..5,
+        ) {
+            let table = table(&at, page);
+            let half = |half: u32| FROM + Duration::milliseconds(i64::from(half) * 500);
+            let range = Range::new(half(from), half(from + length));
+            let mut expected: Vec<_> = table.events.iter().map(|(_, _, event)| event).filter(|event| range.holds(event)).collect();
+            expected.sort_by(|a, b| (&a.key.timestamp, &a.key.event_id).cmp(&(&b.key.timestamp, &b.key.event_id)));
+            let expected: Vec<_> = expected.into_iter().map(|event| event.key.event_id.clone()).collect();
+            let filter = Filter::default();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let oldest = runtime.block_on(ids(question(range, &filter, Order::OldestFirst), &table));
+            prop_assert_eq!(&oldest, &expected);
+            let mut newest = runtime.block_on(ids(question(range, &filter, Order::NewestFirst), &table));
+            newest.reverse();
+            // Those of one time may stand in either order.
+            newest.sort_by_key(|id| expected.iter().position(|one| one == id));
+            prop_assert_eq!(&newest, &expected);
+            let question = question(range, &filter, Order::OldestFirst);
+            let scanned = runtime.block_on(question.by_sorted_scan(&table, None)).unwrap();
+            prop_assert_eq!(scanned.into_iter().map(|event| event.key.event_id).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_is_as_lazy_as_its_reader() {
+        let table = table(&(0..4_000).map(|second| second * 2).collect::<Vec<_>>(), 10);
+        let filter = Filter::default();
+        let range = Range::new(FROM, FROM + Duration::days(1));
+        let mut events = question(range, &filter, Order::OldestFirst).by_index(&table);
+        for number in 0..5 {
+            assert_eq!(events.try_next().await.unwrap().unwrap().key.event_id, format!("e-{number}"));
+        }
+        // A page of each part, and what is read ahead.
+        let read = *lock(&table.most_held);
+        assert!(read <= 8 * 10 * 2, "{read} of 4000 are held for the first five");
+    }
+
+    #[tokio::test]
+    async fn an_item_that_is_gone_is_left_out_and_an_error_is_the_end() {
+        let filter = Filter::default();
+        let range = Range::new(FROM, FROM + Duration::days(3));
+        let mut two = table(&[1, 2], 5);
+        two.events[0].2.key.event_id = "expired".to_owned();
+        assert_eq!(ids(question(range, &filter, Order::OldestFirst), &two).await, ["e-1"]);
+
+        for call in 1..=32 {
+            let table = Table { fails: Some(call), ..table(&[1, 200_000, 400_000], 5) };
+            let read = question(range, &filter, Order::NewestFirst).by_index(&table);
+            let ended: Result<Vec<_>, _> = read.try_collect().await;
+            assert!(ended.unwrap_err().to_string().contains("it fails"), "call {call}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_keeps_the_first_events_only() {
+        let table = table(&(0..300).rev().map(|second| second * 2).collect::<Vec<_>>(), 7);
+        let filter = Filter { severity: Some(Severity::High), ..Filter::default() };
+        for (order, expected) in [(Order::OldestFirst, ["e-299", "e-298"]), (Order::NewestFirst, ["e-0", "e-1"])] {
+            let found = question(Range::ALL, &filter, order).by_sorted_scan(&table, Some(2)).await.unwrap();
+            assert_eq!(found.iter().map(|event| event.key.event_id.as_str()).collect::<Vec<_>>(), expected);
+        }
+        let none = Filter { severity: Some(Severity::Critical), ..Filter::default() };
+        assert!(question(Range::ALL, &none, Order::OldestFirst).by_sorted_scan(&table, None).await.unwrap().is_empty());
+    }
+}

@@ -84,6 +84,17 @@ async fn put(account: &Account, attributes: Value) {
     account.emulator.json("dynamodb", "PutItem", put).await.unwrap();
 }
 
+fn keys(hash: &str) -> Value {
+    json!([{ "AttributeName": hash, "KeyType": "HASH" }, { "AttributeName": "Timestamp", "KeyType": "RANGE" }])
+}
+
+/// A table without an index, as it is made.
+fn table(name: &str, attributes: &[&str]) -> Value {
+    let attributes: Vec<_> =
+        attributes.iter().map(|name| json!({ "AttributeName": name, "AttributeType": "S" })).collect();
+    json!({ "TableName": name, "BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": attributes, "KeySchema": keys("EventId") })
+}
+
 #[tokio::test]
 async fn what_the_daemon_stored_is_listed_by_the_index() {
     // Event n happens at its minute: 1 and 4 are StopLogging (HIGH), 2 is CreateAccessKey (MEDIUM), 3 matches nothing.
@@ -131,13 +142,11 @@ async fn what_the_daemon_stored_is_listed_by_the_index() {
 #[tokio::test]
 async fn filters_look_at_the_item_for_what_the_index_lacks() {
     let account = Account::new(Names::default()).await;
-    // The emulator's index holds none of these attributes.
-    let bare = json!({ "TableName": "bare", "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": ["EventId", "Timestamp", "Day"].map(|name| json!({ "AttributeName": name, "AttributeType": "S" })),
-        "KeySchema": [{ "AttributeName": "EventId", "KeyType": "HASH" }, { "AttributeName": "Timestamp", "KeyType": "RANGE" }],
-        "GlobalSecondaryIndexes": [{ "IndexName": "ByDay", "Projection": { "ProjectionType": "KEYS_ONLY" },
-            "KeySchema": [{ "AttributeName": "Day", "KeyType": "HASH" }, { "AttributeName": "Timestamp", "KeyType": "RANGE" }] }],
-    });
+    // An index that shows nothing but keys.
+    let index =
+        json!([{ "IndexName": "ByDay", "KeySchema": keys("Day"), "Projection": { "ProjectionType": "KEYS_ONLY" } }]);
+    let mut bare = table("bare", &["EventId", "Timestamp", "Day"]);
+    bare["GlobalSecondaryIndexes"] = index;
     account.emulator.json("dynamodb", "CreateTable", bare).await.unwrap();
     let bare = Account {
         made: trailhound::emulator::Resources { table: "bare".to_owned(), ..account.made.clone() },
@@ -275,7 +284,7 @@ async fn an_event_is_shown_with_its_alert_its_record_and_what_is_around_it() {
     assert!(text.starts_with(&mail.texts["email"]), "the alert as it was sent:\n{text}");
     for line in [
         "Alert:      alerted 20".to_owned(),
-        format!("SNS message:{} (of the last alert)", mail.message_id),
+        format!("SNS id:     {} (of the last alert)", mail.message_id),
         "Rule:       access-key: settled".to_owned(),
         "Claim:      spent: alert ".to_owned(),
         format!("Bucket:     {}", account.made.bucket),
@@ -543,10 +552,7 @@ async fn what_fails_is_told_with_what_to_do() {
     assert!(stderr(&output).contains("index ByDay"), "{}", stderr(&output));
     account.emulator.clear_fault();
 
-    let keys = json!({ "TableName": "no-index", "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": ["EventId", "Timestamp"].map(|name| json!({ "AttributeName": name, "AttributeType": "S" })),
-        "KeySchema": [{ "AttributeName": "EventId", "KeyType": "HASH" }, { "AttributeName": "Timestamp", "KeyType": "RANGE" }] });
-    account.emulator.json("dynamodb", "CreateTable", keys).await.unwrap();
+    account.emulator.json("dynamodb", "CreateTable", table("no-index", &["EventId", "Timestamp"])).await.unwrap();
     for (table, expected) in [
         ("no-index", "lacks the index: make it as docs/tools.md says, or scan with --scan"),
         ("no-table", "table no-table, index ByDay does not exist: look at its name, account and region"),

@@ -105,7 +105,7 @@ fn print(output: &Output, event: &Stored, rules: &RuleSet) -> Result<(), Unprint
         field("Alert id", &shown(id, LONG))?;
     }
     if let Some(message) = &event.sns_message_id {
-        field("SNS message", &format!("{} (of the last alert)", shown(message, 256)))?;
+        field("SNS id", &format!("{} (of the last alert)", shown(message, 256)))?;
     }
     for rule in &event.rules {
         let settled = if event.settled.contains(rule) { "settled" } else { "open" };
