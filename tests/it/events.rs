@@ -266,7 +266,12 @@ async fn events_as_people_read_them() {
     .await;
     let output = run(&account, &[&LIST, &DAY]);
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
-    insta::assert_snapshot!(stdout(&output), @"");
+    insta::assert_snapshot!(stdout(&output), @"
+    TIME                  SEVERITY  EVENT        ERROR         ACTOR        FROM         ACCOUNT       REGION     RULES          ALERT    EVENT ID
+    2026-05-01T13:00:00Z  LOW       StopLogging  -             -            203.0.113.7  111122223333  -          a, b           open     e-2
+    2026-05-01T12:00:00Z  HIGH      StopLogging  AccessDenied  Admin/alice  -            111122223333  us-east-1  trail-stopped  alerted  e-1
+    2 events
+    ");
     let limited = stdout(&run(&account, &[&LIST, &DAY, &["--limit", "1"]]));
     assert!(limited.ends_with("\n1 event; there are more: raise --limit, or name a shorter time\n"), "{limited}");
     let none = stdout(&run(&account, &[&LIST, &["--since", "1h"]]));
