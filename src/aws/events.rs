@@ -109,7 +109,7 @@ impl EventReader for EventTable {
             .limit(PAGE)
             .send();
         let answer = boxed(sent).await.map_err(|error| errors::classify(error, &QUERY, &self.index()))?;
-        Ok(page_of(answer.items.unwrap_or_default(), answer.last_evaluated_key.as_ref()))
+        Ok(page_of(answer.items(), answer.last_evaluated_key()))
     }
 
     async fn scan(&self, range: &Range, detail: Detail, after: Option<&EventKey>) -> Result<Page, PortError> {
@@ -135,7 +135,7 @@ impl EventReader for EventTable {
             .set_exclusive_start_key(after.map(key_of))
             .send();
         let answer = boxed(sent).await.map_err(|error| errors::classify(error, &SCAN, &self.resource()))?;
-        Ok(page_of(answer.items.unwrap_or_default(), answer.last_evaluated_key.as_ref()))
+        Ok(page_of(answer.items(), answer.last_evaluated_key()))
     }
 
     async fn get(&self, key: &EventKey, detail: Detail) -> Result<Option<Stored>, PortError> {
@@ -201,7 +201,9 @@ fn filter_of(filter: &Filter) -> Expression {
             alternatives.push(test(&placeholder));
             expression.values.insert(placeholder, text(value));
         }
-        expression.condition.push_str(&format!("({})", alternatives.join(" OR ")));
+        for part in ["(", &alternatives.join(" OR "), ")"] {
+            expression.condition.push_str(part);
+        }
         expression.names.insert(format!("#{name}"), attribute.to_owned());
     };
     if filter.severity.is_some() {
@@ -234,7 +236,7 @@ fn projection_of(detail: Detail) -> (Option<String>, HashMap<String, String>) {
     }
 }
 
-fn page_of(items: Vec<Item>, last: Option<&Item>) -> Page {
+fn page_of(items: &[Item], last: Option<&Item>) -> Page {
     Page { items: items.iter().filter_map(stored).collect(), next: last.and_then(key_in) }
 }
 

@@ -87,8 +87,8 @@ enum Failure {
     Rules(#[from] LoadError),
     #[error("{0}")]
     Tests(String),
-    /// Arguments that cannot be, seen only together.
-    #[error("error: {0}")]
+    /// The arguments ask for what cannot be.
+    #[error("{0}")]
     Usage(String),
     /// The output says it already.
     #[error("failed")]
@@ -108,8 +108,8 @@ impl Failure {
         match self {
             Self::Rules(error) if error.may_pass() => 1,
             Self::Config(_) | Self::Rules(_) | Self::Tests(_) => 78,
-            Self::Told(code) => *code,
             Self::Usage(_) => USAGE,
+            Self::Told(code) => *code,
             Self::Other(_) => 1,
         }
     }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -60,6 +61,7 @@ impl Output {
     }
 
     /// Prints a line. Text of others must have gone through [`shown`] before.
+    #[expect(clippy::unused_self, reason = "whoever prints holds one")]
     pub(super) fn line(&self, text: &str) -> Result<(), Unprinted> {
         let mut output = std::io::stdout().lock();
         match writeln!(output, "{text}").and_then(|()| output.flush()) {
@@ -98,6 +100,13 @@ impl Output {
         };
         self.paint(paint, severity.as_str())
     }
+}
+
+/// Reads a severity, in letters of any case.
+pub(super) fn severity() -> impl TypedValueParser<Value = Severity> {
+    const ALL: [Severity; 4] = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+    PossibleValuesParser::new(ALL.map(Severity::as_str))
+        .try_map(|text| ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(&text)).ok_or("not a severity"))
 }
 
 /// Takes the end of a reader as the end of the command.

@@ -155,9 +155,9 @@ impl Opened {
     }
 }
 
-/// The rules of the configuration. Starts a runtime of its own where they are in S3.
-pub(super) fn rules_in_force(config: Option<&Path>) -> Result<RuleSet, Failure> {
-    Opened::new(config, None)?.rules()
+/// The rules that a file or the configuration names, for a tool that evaluates records.
+pub(super) fn load(config: Option<&Path>, file: Option<PathBuf>) -> Result<RuleSet, Failure> {
+    Opened::new(config, file)?.rules()
 }
 
 /// Reads rules in S3, as the daemon does.

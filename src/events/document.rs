@@ -40,12 +40,17 @@ pub struct Document<'a> {
     record: Option<&'static str>,
     /// With `record`: null where it is not `stored`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<Option<Box<RawValue>>>,
+    event: Option<Told>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alert_text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     around: Option<Around<'a>>,
 }
+
+/// A record, or null.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Told(Option<Box<RawValue>>);
 
 /// What else an actor did.
 #[derive(Serialize)]
@@ -127,7 +132,7 @@ impl<'a> Document<'a> {
             Record::LeftOut => ("left_out", None),
             Record::Damaged => ("damaged", None),
         };
-        Self { record: Some(record), event: Some(event_of_record), ..Self::new(event) }
+        Self { record: Some(record), event: Some(Told(event_of_record)), ..Self::new(event) }
     }
 
     /// Also with the text of its alert.
@@ -170,12 +175,11 @@ pub fn laid_out(json: &str) -> String {
             }
             '{' | '[' => {
                 text.push(character);
-                match characters.next_if(|next| matches!(next, '}' | ']')) {
-                    Some(end) => text.push(end),
-                    None => {
-                        depth = depth.saturating_add(1);
-                        line(&mut text, depth);
-                    }
+                if let Some(end) = characters.next_if(|next| matches!(next, '}' | ']')) {
+                    text.push(end);
+                } else {
+                    depth = depth.saturating_add(1);
+                    line(&mut text, depth);
                 }
             }
             '}' | ']' => {

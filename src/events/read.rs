@@ -173,7 +173,7 @@ impl<'a> Question<'a> {
 struct Day<'a> {
     reader: &'a dyn EventReader,
     question: Question<'a>,
-    day: Date,
+    date: Date,
     parts: Vec<Part>,
 }
 
@@ -191,15 +191,15 @@ enum Next {
 }
 
 impl<'a> Day<'a> {
-    fn new(reader: &'a dyn EventReader, question: Question<'a>, day: Date) -> Self {
+    fn new(reader: &'a dyn EventReader, question: Question<'a>, date: Date) -> Self {
         let part = |number| Part { number, read: VecDeque::new(), next: Next::First };
-        Self { reader, question, day, parts: (0..reader.parts()).map(part).collect() }
+        Self { reader, question, date, parts: (0..reader.parts()).map(part).collect() }
     }
 
     /// Reads on in every partition of which nothing is left, until each has something or has ended.
     async fn fill(&mut self) -> Result<(), PortError> {
-        let Self { reader, question, day, parts } = self;
-        let (reader, question, day) = (*reader, &*question, *day);
+        let Self { reader, question, date, parts } = self;
+        let (reader, question, day) = (*reader, &*question, *date);
         let filled = parts.iter_mut().map(|part| async move {
             while part.read.is_empty() {
                 let after = match &part.next {

@@ -1,9 +1,11 @@
 //! `trailhound events`: what the daemon stored, read back by the real binary.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 use trailhound::emulator::{Fault, Names};
 
@@ -206,7 +208,7 @@ async fn days_are_merged_across_midnight_and_a_range_is_exact() {
         ("e", "2026-05-01T00:00:01Z", 1),
         ("f", "2026-05-03T10:00:00Z", 0),
     ] {
-        let day = format!("{}#{part}", &at[..10]);
+        let day = format!("{}#{part}", at.split('T').next().unwrap());
         put(&account, json!({ "EventId": { "S": id }, "Timestamp": { "S": at }, "Day": { "S": day } })).await;
     }
     let found = |from: &str, to: &str| {
@@ -250,7 +252,7 @@ async fn many_pages_of_a_day_are_read_to_their_end() {
     // A filter leaves pages without an item, which are not the end.
     assert_eq!(ids(&account, &[&DAY[..], &["--rule", "none"]].concat()), [""; 0]);
     let all = stdout(&run(&account, &[&LIST, &DAY]));
-    assert!(all.ends_with("1100 events\n"), "{}", &all[all.len() - 200..]);
+    assert_eq!(all.lines().last(), Some("1100 events"));
     assert_eq!(all.lines().count(), 1_100 + 3 + 1, "titles for every 500 rows");
 }
 
@@ -338,10 +340,8 @@ async fn an_alert_is_told_without_rules_too() {
 async fn records_are_shown_however_they_are_stored() {
     let account = Account::new(Names::default()).await;
     let gzip = {
-        use std::io::Write as _;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(br#"{"eventName":"StopLogging","n":12345678901234567890123}"#).unwrap();
-        use base64::Engine as _;
         base64::engine::general_purpose::STANDARD.encode(encoder.finish().unwrap())
     };
     put(&account, json!({ "EventId": { "S": "gzip" }, "Event": { "B": gzip } })).await;
@@ -491,7 +491,7 @@ async fn an_export_that_breaks_off_leaves_no_file() {
     let kill = format!("kill -INT {}", child.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((code(&output), stderr(&output).as_str()), (130, ""));
+    assert_eq!(code(&output), 130, "{}", stderr(&output));
     assert_eq!(std::fs::read_dir(&file).unwrap().count(), 0);
 }
 
@@ -590,12 +590,12 @@ async fn impossible_arguments_are_64_and_a_missing_table_is_78() {
     for (arguments, expected) in [
         (
             &["list", "--from", "2026-05-02", "--to", "2026-05-01"][..],
-            "error: --from, 2026-05-02T00:00:00Z, is not before --to",
+            "--from, 2026-05-02T00:00:00Z, is not before --to, 2026-05-01T00:00:00Z",
         ),
         (&["list", "--from", "1970-01-01"], "are more than the 3660 that are read by the index"),
         (&["list", "--since", "yesterday"], "write a time as 24h (ago)"),
         (&["list", "--since", "1h", "--from", "2h"], "cannot be used with"),
-        (&["list", "--severity", "LOUD"], "one of LOW, MEDIUM, HIGH, CRITICAL"),
+        (&["list", "--severity", "LOUD"], "LOW, MEDIUM, HIGH, CRITICAL"),
         (&["list", "--limit", "0"], "--limit"),
         (&["show"], "EVENT_ID"),
         (&["show", ""], "a value is required"),

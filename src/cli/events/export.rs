@@ -31,13 +31,12 @@ pub(super) async fn run(reader: &dyn EventReader, args: &ExportArgs, range: Rang
     let mut missing = 0_u64;
     while let Some(event) = found.next().await {
         let event = event.map_err(unread)?;
-        match line_of(&event, args.records).map_err(Unprinted::Failed)? {
-            Some(line) => progress.around(|| to.line(&line))?,
-            None => {
-                missing = missing.saturating_add(1);
-                if without.len() < NAMED {
-                    without.push(place_of(&event));
-                }
+        if let Some(line) = line_of(&event, args.records).map_err(Unprinted::Failed)? {
+            progress.around(|| to.line(&line))?;
+        } else {
+            missing = missing.saturating_add(1);
+            if without.len() < NAMED {
+                without.push(place_of(&event));
             }
         }
         count = count.saturating_add(1);

@@ -15,10 +15,9 @@ use futures_util::stream::{self, StreamExt as _};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::output::{Format, Unprinted, until_gone};
-use super::rules::rules_in_force;
+use super::output::{Format, Unprinted, severity, until_gone};
 use super::when::{When, when};
-use super::{Failure, complain, environment, interruptible};
+use super::{Failure, complain, environment, interruptible, rules};
 use crate::aws;
 use crate::config::Config;
 use crate::events::{Detail, EventReader, Events, Filter, Order, Question, Range, ReadError};
@@ -134,7 +133,7 @@ struct Which {
     #[arg(long, value_name = "TIME", value_parser = when, requires = "from")]
     to: Option<When>,
     /// Of this severity or a higher one
-    #[arg(long, value_name = "SEVERITY", value_parser = severity, ignore_case = true)]
+    #[arg(long, value_name = "SEVERITY", value_parser = severity(), ignore_case = true)]
     severity: Option<Severity>,
     /// That this rule matched; may be given several times
     #[arg(long = "rule", value_name = "ID")]
@@ -151,7 +150,7 @@ struct Which {
     /// Of this name (eventName); `*` and `?` are wildcards; may be given several times
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Read the whole table, not the index ByDay; without a time then, all of it
+    /// Read the whole table, not its index by day; without a time then, all of it
     #[arg(long)]
     scan: bool,
 }
@@ -204,11 +203,6 @@ fn bounded(range: &Range) -> Result<(), Failure> {
     }
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
-    let found = Severity::ALL.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(text));
-    found.ok_or_else(|| "one of LOW, MEDIUM, HIGH, CRITICAL".to_owned())
-}
-
 fn length(text: &str) -> Result<Duration, String> {
     match when(text) {
         Ok(When::Ago(length)) => Ok(length),
@@ -224,28 +218,28 @@ pub(super) fn run(file: Option<&Path>, command: EventsCommand) -> Result<(), Fai
     match command {
         EventsCommand::List(args) => {
             let range = args.which.range(now)?;
-            tool(settings, async |reader| list::run(&*reader, &args, range).await)
+            tool(&settings, async |reader| list::run(&*reader, &args, range).await)
         }
         EventsCommand::Show(args) => {
             // An alert is told by the rules in force, as far as they can be read: it must be readable without them.
-            let rules = rules_in_force(file).unwrap_or_else(|failure| {
+            let rules = rules::load(file, None).unwrap_or_else(|failure| {
                 complain(&Failure::at("the rules in force are not told, only their ids", failure));
                 RuleSet::default()
             });
-            tool(settings, async |reader| show::run(&*reader, &args, &table, &rules).await)
+            tool(&settings, async |reader| show::run(&*reader, &args, &table, &rules).await)
         }
         EventsCommand::Export(args) => {
             let range = args.which.range(now)?;
-            tool(settings, async |reader| export::run(&*reader, &args, range).await)
+            tool(&settings, async |reader| export::run(&*reader, &args, range).await)
         }
     }
 }
 
 fn tool(
-    settings: aws::Settings,
+    settings: &aws::Settings,
     run: impl AsyncFnOnce(Arc<dyn EventReader>) -> Result<(), Unprinted>,
 ) -> Result<(), Failure> {
-    interruptible(async { until_gone(run(aws::event_reader(&settings).await).await) })
+    interruptible(async { until_gone(run(aws::event_reader(settings).await).await) })
 }
 
 /// The events that are asked for, in this order; with a limit, at least so many of them.
