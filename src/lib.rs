@@ -85,9 +85,6 @@ pub mod retry;
 /// `run(Ports, Env)`: the daemon, from the first check to the last message given back.
 pub mod app;
 
-/// The step of `worker` for one message, on ports that change nothing: what would become of it now?
-pub mod dry;
-
 /// Embedded defaults, a file, the environment: checked, with the origin of every value.
 pub mod config;
 
@@ -105,6 +102,9 @@ pub mod telemetry;
 
 // The tools: the same decoder and rules for the questions of people.
 
+/// The step of `worker` for one message, on ports that change nothing: what would become of it now?
+pub mod dry;
+
 /// Which log objects a bucket holds, by account, region and day.
 pub mod listing;
 
@@ -113,6 +113,9 @@ pub mod scan;
 
 /// `trailhound replay`: the past through the whole pipeline.
 pub mod replay;
+
+/// Stored events, read back for people.
+pub mod events;
 
 /// The command line.
 pub mod cli;

@@ -120,7 +120,7 @@ fn actor(identity: &[u8], issuer: &[u8]) -> Option<String> {
         .or_else(on_behalf_of)
 }
 
-fn outcome(raw: &[u8], code: Option<&str>, message: Option<&str>) -> Outcome {
+pub(super) fn outcome(raw: &[u8], code: Option<&str>, message: Option<&str>) -> Outcome {
     const DENIALS: [&str; 4] = ["AccessDenied", "Unauthorized", "NotAuthorized", "AuthorizationError"];
     let sign_in = || json::get_path(raw, &["responseElements", "ConsoleLogin"]).and_then(json::string);
     match code {

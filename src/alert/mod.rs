@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 pub(crate) use self::event::{account_id, hex};
-pub(crate) use self::text::{is_hidden, shown};
+pub(crate) use self::text::{is_hidden, shown, visible_json};
 pub use self::withheld::{Withheld, render_withheld};
 use crate::cloudtrail::json;
 
@@ -199,6 +199,12 @@ impl AttributeValue {
 }
 
 impl Outcome {
+    /// What an error's code alone tells.
+    #[must_use]
+    pub fn of_code(code: Option<&str>) -> Self {
+        event::outcome(b"", code, None)
+    }
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -255,4 +261,10 @@ pub fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredIt
 #[must_use]
 pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet, crossing: Option<&Crossing>) -> Outbound {
     render::render(event, alert, rules, crossing)
+}
+
+/// The text of the mail alone, as [`render`] would send it for this alert.
+#[must_use]
+pub fn text(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> String {
+    render::text(event, alert, rules)
 }

@@ -101,6 +101,13 @@ pub(super) fn render(
     outbound
 }
 
+/// See [`super::text`].
+pub(super) fn text(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> String {
+    let told = told_rules(event, alert, rules);
+    let severity = told.first().map_or(alert.severity, |rule| rule.severity);
+    email(event, &name(event), alert, severity, &told, None)
+}
+
 /// The gravest first.
 fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a RuleSet) -> Vec<ToldRule<'a>> {
     let mut told: Vec<ToldRule<'a>> = alert

@@ -47,7 +47,7 @@ pub(super) fn ascii(text: &str, limit: usize) -> String {
 
 /// Escapes what is hidden in JSON text, where it can only stand inside strings: another spelling of the same document.
 #[must_use]
-pub(super) fn visible_json(json: String) -> String {
+pub(crate) fn visible_json(json: String) -> String {
     if !json.contains(is_hidden) {
         return json;
     }

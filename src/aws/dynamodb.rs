@@ -61,7 +61,7 @@ pub(super) struct DynamoDb {
 /// DynamoDB answers `{}` where it has nothing to say. An empty answer is that of something in between, and would count as
 /// stored.
 #[derive(Debug)]
-struct NeverEmpty;
+pub(super) struct NeverEmpty;
 
 impl Intercept for NeverEmpty {
     fn name(&self) -> &'static str {
@@ -540,7 +540,7 @@ fn group_text(rule: &str, tracker: &TrackerId) -> String {
     format!("{tracker} {rule}")
 }
 
-fn group_of(text: &str) -> Option<(String, TrackerId)> {
+pub(super) fn group_of(text: &str) -> Option<(String, TrackerId)> {
     let (tracker, rule) = text.split_once(' ')?;
     Some((rule.to_owned(), TrackerId::read(tracker)?))
 }
@@ -597,7 +597,7 @@ fn change_of(change: &Change, seen: &Seen) -> Result<Expression, PortError> {
 }
 
 /// The attributes of a new item; absent where there is nothing to say.
-fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
+pub(super) fn attributes(item: &StoredItem, change: &Change) -> Result<Item, PortError> {
     let facts = &item.facts;
     let mut all = key_of(&item.key);
     let mut put = |name: &str, value: AttributeValue| {
@@ -655,9 +655,17 @@ fn source(source: &Source) -> AttributeValue {
     AttributeValue::M(fields)
 }
 
+/// The partitions of a day in the index `ByDay`.
+pub(super) const DAY_PARTS: u8 = 8;
+
 /// The partition of the index `ByDay`: the date, and one of eight suffixes, so that one day is not one hot partition.
 fn day(key: &EventKey) -> String {
     let date = key.timestamp.get(..10).unwrap_or(&key.timestamp);
-    let suffix = Sha256::digest(key.event_id.as_bytes()).first().map_or(0, |byte| byte % 8);
-    format!("{date}#{suffix}")
+    let part = Sha256::digest(key.event_id.as_bytes()).first().map_or(0, |byte| byte % DAY_PARTS);
+    day_part(date, part)
+}
+
+/// `date` as `2026-05-01`.
+pub(super) fn day_part(date: &str, part: u8) -> String {
+    format!("{date}#{part}")
 }

@@ -194,6 +194,9 @@ impl Answer<'_> {
         if code.to_ascii_lowercase().starts_with("kms") {
             return self.kms_denied(operation, resource);
         }
+        if let Some(advice) = index_advice(self.message, resource).filter(|_| code == "ValidationException") {
+            return (ErrorClass::Config, Fault::Missing, advice);
+        }
         match code {
             "AccessDenied"
             | "AccessDeniedException"
@@ -379,6 +382,17 @@ fn speaks_of_receipt(message: &str) -> bool {
 /// `DynamoDB`'s complaints about a table with other keys.
 fn speaks_of_keys(message: &str) -> bool {
     ["Missing the key", "does not match the schema", "Type mismatch for"].iter().any(|words| message.contains(words))
+}
+
+/// What to do about a table's index that cannot be read.
+fn index_advice(message: &str, resource: &str) -> Option<String> {
+    if message.contains("does not have the specified index") {
+        Some(format!("{resource} lacks the index: make it as docs/tools.md says, or scan with --scan"))
+    } else if message.contains("backfilling") {
+        Some(format!("the index of {resource} is still being made: wait until it is active, or scan with --scan"))
+    } else {
+        None
+    }
 }
 
 /// The messages of an error and its causes, outermost first, without repetitions.

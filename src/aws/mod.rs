@@ -8,6 +8,7 @@ mod credentials;
 pub mod dead_letters;
 mod dynamodb;
 mod errors;
+mod events;
 mod http;
 mod listing;
 mod s3;
@@ -31,6 +32,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::credentials::{Fresh, Held};
+use crate::events::EventReader;
 use crate::listing::ObjectLister;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, ObjectStore, PortError, Ports};
@@ -119,6 +121,11 @@ async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
         TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(CALL_TIMEOUT).build(),
     )
     .build()
+}
+
+/// Reads stored events, for tools.
+pub async fn event_reader(settings: &Settings) -> Arc<dyn EventReader> {
+    Arc::new(events::EventTable::new(&tool_session(settings, None).await, &settings.table))
 }
 
 /// The ports on a server that speaks AWS's protocols, such as an emulator, with credentials that mean nothing.

@@ -2,6 +2,7 @@
 
 mod dlq;
 mod emf;
+mod events;
 mod examples;
 mod healthcheck;
 mod output;
@@ -62,6 +63,9 @@ enum Command {
     /// Look at the messages of the dead-letter queue, say what is wrong with them, send them again, or delete them
     #[command(subcommand, after_long_help = dlq::HELP)]
     Dlq(dlq::DlqCommand),
+    /// Read detected events back from the table: list them, show one, export them
+    #[command(subcommand, after_long_help = events::HELP)]
+    Events(events::EventsCommand),
     /// Ask a running daemon whether it works; fails until it was ready once
     #[command(after_long_help = examples::HEALTHCHECK)]
     Healthcheck {
@@ -146,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(file, *args),
         Command::Replay(args) => replay::run(file, *args),
         Command::Dlq(command) => dlq::run(file, command),
+        Command::Events(command) => events::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),

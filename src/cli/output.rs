@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Failure;
-use crate::alert::shown;
+use crate::alert::{shown, visible_json};
 use crate::rules::Severity;
 
 /// How a command prints what it finds.
@@ -72,11 +72,11 @@ impl Output {
         }
     }
 
-    /// Prints a value as a line of JSON.
+    /// Prints a value as a line of JSON, in which what is hidden is escaped.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Unprinted> {
         let text = serde_json::to_string(value)
             .map_err(|error| Unprinted::Failed(Failure::at("cannot write the output as JSON", error)))?;
-        self.line(&text)
+        self.line(&visible_json(text))
     }
 
     pub(super) fn paint(&self, paint: Paint, text: &str) -> String {

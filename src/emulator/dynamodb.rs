@@ -9,10 +9,11 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 use winterbaume_core::MockResponse;
-use winterbaume_dynamodb::expr;
+use winterbaume_dynamodb::expr::{self, Expr, Operand};
 use winterbaume_dynamodb::state::{DynamoDbError, DynamoDbState};
 use winterbaume_dynamodb::types::{
-    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, Table, UpdateAction,
+    AttributeDefinition, AttributeValue, GlobalSecondaryIndexDef, Item, KeySchemaElement, PathSegment, Table,
+    UpdateAction,
 };
 
 use super::{ACCOUNT, wire};
@@ -20,6 +21,9 @@ use crate::env::lock;
 
 const ITEM_LIMIT: usize = 400 * 1024;
 const TRANSACTION_LIMIT: usize = 100;
+
+/// One request of `Query` or `Scan` looks at so much.
+const PAGE_LIMIT: usize = 1024 * 1024;
 
 /// Those of DynamoDB's reserved words that an item of ours has as attribute names.
 const RESERVED: [&str; 4] = ["DAY", "RULES", "SOURCE", "TIMESTAMP"];
@@ -358,34 +362,51 @@ fn transact(state: &mut DynamoDbState, input: &Value) -> Answer {
 fn scan(state: &DynamoDbState, input: &Value) -> Answer {
     let placeholders = Placeholders::read(input, &["FilterExpression", "ProjectionExpression"])?;
     let items = items(state, input)?;
-    page(input, &placeholders, items)
+    page(input, &placeholders, items, &state.describe_table(table_name(input)?)?.key_schema)
 }
 
 fn query(state: &DynamoDbState, input: &Value) -> Answer {
     let expressions = ["KeyConditionExpression", "FilterExpression", "ProjectionExpression"];
     let placeholders = Placeholders::read(input, &expressions)?;
     let table = state.describe_table(table_name(input)?)?;
-    let index = input.get("IndexName").and_then(Value::as_str);
-    let keys = match index {
-        None => &table.key_schema,
+    let index = match input.get("IndexName").and_then(Value::as_str) {
+        None => None,
         Some(name) => {
             let found = table.global_secondary_indexes.iter().find(|index| index.index_name == name);
-            &found.ok_or_else(|| Refusal::invalid("The table does not have the specified index"))?.key_schema
+            let absent = || Refusal::invalid(format!("The table does not have the specified index: {name}"));
+            Some(found.ok_or_else(absent)?)
         }
     };
+    if index.is_some() && input.get("ConsistentRead") == Some(&json!(true)) {
+        return Err(Refusal::invalid("Consistent reads are not supported on global secondary indexes"));
+    }
+    let keys = index.map_or(&table.key_schema, |index| &index.key_schema);
     let condition = input.get("KeyConditionExpression").and_then(Value::as_str).unwrap_or_default();
     let condition =
         expr::parse_expression(condition, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
     let mut items = items(state, input)?;
     items.retain(|item| keys.iter().all(|key| item.contains_key(&key.attribute_name)));
-    items.retain(|item| expr::evaluate(&condition, item));
+    items.retain(|item| holds(&condition, item));
     if let Some(range) = keys.iter().find(|key| key.key_type == "RANGE") {
         items.sort_by_key(|item| item.get(&range.attribute_name).map(sort_key));
     }
     if input.get("ScanIndexForward") == Some(&json!(false)) {
         items.reverse();
     }
-    page(input, &placeholders, items)
+    let mut all_keys = table.key_schema.clone();
+    if let Some(index) = index {
+        all_keys.extend(index.key_schema.iter().cloned());
+        if index.projection_type != "ALL" {
+            // What an index does not hold, no filter on it sees.
+            let holds = |name: &String| {
+                index.non_key_attributes.contains(name) || all_keys.iter().any(|key| key.attribute_name == *name)
+            };
+            for item in &mut items {
+                item.retain(|name, _| holds(name));
+            }
+        }
+    }
+    page(input, &placeholders, items, &all_keys)
 }
 
 /// Names and values that stand for `#name` and `:value` in expressions.
@@ -427,7 +448,7 @@ impl Placeholders {
     fn check_condition(&self, input: &Value, existing: Option<&Item>) -> Result<(), Refusal> {
         let Some(condition) = input.get("ConditionExpression").and_then(Value::as_str) else { return Ok(()) };
         let condition = expr::parse_expression(condition, &self.names, &self.values).map_err(Refusal::invalid)?;
-        if expr::evaluate(&condition, existing.unwrap_or(&Item::new())) {
+        if holds(&condition, existing.unwrap_or(&Item::new())) {
             return Ok(());
         }
         let wanted = input.get("ReturnValuesOnConditionCheckFailure") == Some(&json!("ALL_OLD"));
@@ -460,22 +481,68 @@ fn items(state: &DynamoDbState, input: &Value) -> Result<Vec<Item>, Refusal> {
     Ok(keyed.into_iter().map(|(_, item)| item.clone()).collect())
 }
 
-/// Everything in one page, as far as `Limit` allows; there is never a next one.
-fn page(input: &Value, placeholders: &Placeholders, mut items: Vec<Item>) -> Answer {
+/// The page after `ExclusiveStartKey`, as far as `Limit` and [`PAGE_LIMIT`] allow: they count before a filter does. A
+/// page that `Limit` ended has a next one, be it empty.
+fn page(input: &Value, placeholders: &Placeholders, mut items: Vec<Item>, keys: &[KeySchemaElement]) -> Answer {
+    let start: Item = map_in(input, "ExclusiveStartKey")?;
+    if !start.is_empty() {
+        let at = items.iter().position(|item| start.iter().all(|(name, value)| item.get(name) == Some(value)));
+        let at = at.filter(|_| start.len() == distinct(keys).len());
+        let after = at.ok_or_else(|| Refusal::invalid("The provided starting key is invalid"))?.saturating_add(1);
+        items.drain(..after);
+    }
+    let most = input.get("Limit").and_then(Value::as_u64).map_or(usize::MAX, |limit| limit.try_into().unwrap_or(0));
+    let mut size = 0_usize;
+    let fitting = items.iter().take_while(|item| {
+        let fits = size < PAGE_LIMIT;
+        size = size.saturating_add(size_of_map(item));
+        fits
+    });
+    let looked_at = fitting.take(most).count();
+    let is_cut = looked_at < items.len() || looked_at == most;
+    items.truncate(looked_at);
+    let last: Option<Item> = items.last().filter(|_| is_cut).map(|item| {
+        let names = distinct(keys).into_iter();
+        names.filter_map(|name| Some((name.clone(), item.get(name)?.clone()))).collect()
+    });
     if let Some(filter) = input.get("FilterExpression").and_then(Value::as_str) {
         let filter =
             expr::parse_expression(filter, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
-        items.retain(|item| expr::evaluate(&filter, item));
+        items.retain(|item| holds(&filter, item));
     }
-    if let Some(limit) = input.get("Limit").and_then(Value::as_u64) {
-        items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut answer = json!({ "Count": items.len(), "ScannedCount": looked_at });
+    if let Some(last) = last {
+        wire::set(&mut answer, "LastEvaluatedKey", json!(last));
     }
-    let count = items.len();
-    if input.get("Select") == Some(&json!("COUNT")) {
-        return Ok(json!({ "Count": count, "ScannedCount": count }));
+    if input.get("Select") != Some(&json!("COUNT")) {
+        let items: Vec<Item> = items.iter().map(|item| placeholders.project(input, item)).collect::<Result<_, _>>()?;
+        wire::set(&mut answer, "Items", json!(items));
     }
-    let items: Vec<Item> = items.iter().map(|item| placeholders.project(input, item)).collect::<Result<_, _>>()?;
-    Ok(json!({ "Items": items, "Count": count, "ScannedCount": count }))
+    Ok(answer)
+}
+
+/// Whether a condition holds; `contains` also asks sets, which the parser's own evaluation leaves out.
+fn holds(condition: &Expr, item: &Item) -> bool {
+    match condition {
+        Expr::And(one, other) => holds(one, item) && holds(other, item),
+        Expr::Or(one, other) => holds(one, item) || holds(other, item),
+        Expr::Not(negated) => !holds(negated, item),
+        Expr::Contains(path, Operand::Value(AttributeValue::S(member))) => {
+            let found = match path.as_slice() {
+                [PathSegment::Attr(name)] => item.get(name),
+                _ => None,
+            };
+            match found {
+                Some(AttributeValue::SS(members)) => members.contains(member),
+                _ => expr::evaluate(condition, item),
+            }
+        }
+        _ => expr::evaluate(condition, item),
+    }
+}
+
+fn distinct(keys: &[KeySchemaElement]) -> BTreeSet<&String> {
+    keys.iter().map(|key| &key.attribute_name).collect()
 }
 
 fn returned(input: &Value, kind: &str, item: Option<Item>) -> Value {

@@ -224,9 +224,21 @@ impl Emulator {
 
     /// Every item of a table, as DynamoDB writes it (`{"EventId": {"S": ".."}, ..}`), sorted by `EventId`.
     pub async fn items(&self, table: &str) -> io::Result<Vec<Value>> {
-        let scan = json!({ "TableName": table, "ConsistentRead": true });
-        let mut output = self.json("dynamodb", "Scan", scan).await?;
-        let Some(Value::Array(mut items)) = output.get_mut("Items").map(Value::take) else { return Ok(Vec::new()) };
+        let (mut items, mut start) = (Vec::new(), None);
+        loop {
+            let mut scan = json!({ "TableName": table, "ConsistentRead": true });
+            if let Some(start) = start {
+                wire::set(&mut scan, "ExclusiveStartKey", start);
+            }
+            let mut output = self.json("dynamodb", "Scan", scan).await?;
+            if let Some(Value::Array(page)) = output.get_mut("Items").map(Value::take) {
+                items.extend(page);
+            }
+            start = output.get_mut("LastEvaluatedKey").map(Value::take);
+            if start.is_none() {
+                break;
+            }
+        }
         items.sort_by_key(|item| item.pointer("/EventId/S").and_then(Value::as_str).map(str::to_owned));
         Ok(items)
     }

@@ -224,6 +224,64 @@ async fn the_index_by_day_is_queried_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_shows_what_it_projects_and_pages_end_by_count_or_size() {
+    let (emulator, made) = started().await;
+    for number in 0..5 {
+        let item = json!({
+            "EventId": { "S": format!("e-{number}") }, "Timestamp": { "S": format!("2026-03-01T12:00:0{number}Z") },
+            "Day": { "S": "2026-03-01#0" }, "Actor": { "S": "alice" }, "Rules": { "SS": ["r"] },
+            "Event": { "S": "x".repeat(300 * 1024) },
+        });
+        call(&emulator, "dynamodb", "PutItem", json!({ "TableName": made.table, "Item": item })).await;
+    }
+    let by_day = json!({
+        "TableName": made.table, "IndexName": "ByDay", "KeyConditionExpression": "#day = :day", "Limit": 2,
+        "ExpressionAttributeNames": { "#day": "Day" },
+        "ExpressionAttributeValues": { ":day": { "S": "2026-03-01#0" } },
+    });
+    let scan = json!({ "TableName": made.table });
+    let mut ruled = by_day.clone();
+    ruled["FilterExpression"] = json!("contains(#rules, :rule)");
+    ruled["ExpressionAttributeNames"]["#rules"] = json!("Rules");
+    ruled["ExpressionAttributeValues"][":rule"] = json!({ "S": "r" });
+    let mut unseen = by_day.clone();
+    unseen["FilterExpression"] = json!("attribute_exists(Event)");
+    // 1 MB is exceeded by the fourth item of 300 KB. A page that a limit ended has a next one; a filter changes nothing.
+    for (operation, mut request, pages) in [
+        ("Query", by_day.clone(), &[2, 2, 1][..]),
+        ("Query", ruled, &[2, 2, 1]),
+        ("Query", unseen, &[0, 0, 0]),
+        ("Scan", scan, &[4, 1]),
+    ] {
+        let mut found = Vec::new();
+        loop {
+            let (status, page) = call(&emulator, "dynamodb", operation, request.clone()).await;
+            assert_eq!(status, 200, "{page}");
+            found.push(page["Items"].as_array().unwrap().clone());
+            match page.get("LastEvaluatedKey") {
+                Some(last) => request["ExclusiveStartKey"] = last.clone(),
+                None => break,
+            }
+        }
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), pages, "{operation}");
+        let all: Vec<_> = found.concat();
+        let names = |item: &Value| item.as_object().unwrap().len();
+        assert!(
+            all.iter().all(|item| names(item) == if operation == "Scan" { 6 } else { 5 }),
+            "the record is not in it"
+        );
+    }
+    let mut consistent = by_day.clone();
+    consistent["ConsistentRead"] = json!(true);
+    let mut elsewhere = by_day;
+    elsewhere["ExclusiveStartKey"] = json!({ "EventId": { "S": "e-1" }, "Timestamp": { "S": "2026-03-01T12:00:01Z" } });
+    for request in [consistent, elsewhere] {
+        assert_eq!(call(&emulator, "dynamodb", "Query", request).await.0, 400);
+    }
+    assert_eq!(emulator.items(&made.table).await.unwrap().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_given_back_too_often_moves_to_the_dead_letter_queue() {
     let (emulator, made) = started_with(Names { max_receive_count: 2, ..Names::default() }).await;
     emulator.send_message(&made.queue_url, "poison").await.unwrap();

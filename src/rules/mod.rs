@@ -42,6 +42,7 @@ pub use explain::{Explainer, Explanation, Step, Verdict};
 use index::Index;
 pub use matcher::{Matcher, Suppressed, Wanted};
 pub use matchers::Matchers;
+pub(crate) use wildcard::matches as wildcard_matches;
 
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");

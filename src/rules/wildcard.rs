@@ -10,7 +10,7 @@ pub(super) fn is_wildcard(pattern: &str) -> bool {
 ///
 /// Each part between two stars is taken at its first occurrence, which is never worse than a later one, so nothing is
 /// tried twice: the time is linear in `text`, times the length of a part only where that part holds a `?`.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let head = parts.next().unwrap_or_default();
     let Some(mut rest) = after_prefix(text, head) else {

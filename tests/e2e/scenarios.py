@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from datetime import timedelta
 
 import shapes
 from checks import check, check_delivered, equal, same_keys
@@ -23,7 +24,7 @@ from evaluate import (
     reads_objects,
     usable_id,
 )
-from records import Account, log_file, log_text
+from records import START, Account, log_file, log_text
 from waiting import wait_until
 from world import DEFAULT_RULES, RULES
 
@@ -831,6 +832,98 @@ def twice_by_two_daemons(world, account, records, rules, size, kill_at):
 def item_groups(item):
     """The groups that count an event, each with its rule."""
     return item.get("Groups", set())
+
+
+@scenario()
+def events(world, seed):
+    """What the daemon stored is listed, shown and exported by index and key, as it is in the table."""
+    account = Account(seed)
+    records = account.story(detected=40, noise=60)
+    # The second half happens on the next day.
+    account.now = START + timedelta(hours=15)
+    records += account.story(detected=30, noise=20)
+    world.put_log(account, records)
+    daemon = world.daemon().wait_ready()
+    world.wait_until_empty()
+    check_delivered(world, records)
+    items = sorted(world.items(), key=lambda item: (item["Timestamp"], item["EventId"]))
+
+    def run(*arguments, code=0):
+        done = daemon.run("events", *arguments)
+        equal(done.returncode, code, f"exit status of {arguments}: {done.stderr}")
+        return done
+
+    def lines(*arguments):
+        return [json.loads(line) for line in run(*arguments).stdout.splitlines()]
+
+    def same(found, expected, what):
+        """The same events, in the order of time; within a second in any."""
+        equal([line["timestamp"] for line in found], [item["Timestamp"] for item in expected], f"times of {what}")
+        equal({line["event_id"] for line in found}, {item["EventId"] for item in expected}, what)
+
+    whole = ("--from", "2026-03-01", "--to", "2026-03-05")
+    found = lines("list", *whole, "--reverse", "--format", "jsonl")
+    same(found, items, "the list")
+    by_id = {item["EventId"]: item for item in items}
+    names = {
+        "severity": "Severity",
+        "event_name": "EventName",
+        "event_source": "EventSource",
+        "account_id": "AccountId",
+        "region": "AwsRegion",
+        "actor": "Actor",
+        "user_identity_type": "UserIdentityType",
+        "source_ip": "SourceIpAddress",
+        "user_agent": "UserAgent",
+        "error_code": "ErrorCode",
+        "alerted_at": "AlertedAt",
+        "sns_message_id": "SnsMessageId",
+        "detected_at": "DetectedAt",
+        "rule_set": "RuleSetHash",
+    }
+    for line in found:
+        item = by_id[line["event_id"]]
+        for field, name in names.items():
+            equal(line[field], item.get(name), f"{field} of {line['event_id']}")
+        equal(set(line["rules"]), item["Rules"], f"rules of {line['event_id']}")
+        equal(line["state"], "alerted", f"state of {line['event_id']}")
+        equal(line["source"]["key"], item["Source"]["Key"], f"source of {line['event_id']}")
+    same(lines("list", *whole, "--format", "jsonl"), items[::-1], "the list, newest first")
+
+    def filtered(what, *arguments, keeps):
+        expected = [item for item in items if keeps(item)]
+        check(0 < len(expected) < len(items), f"{what} is a filter: {len(expected)} of {len(items)}")
+        same(lines("list", *whole, "--reverse", "--format", "jsonl", *arguments), expected, what)
+
+    actor, rule = items[0]["Actor"], sorted(items[0]["Rules"])[0]
+    filtered("an actor", "--actor", actor, keeps=lambda item: item["Actor"] == actor)
+    filtered("a rule", "--rule", rule, keeps=lambda item: rule in item["Rules"])
+    severe = [s for s in ("CRITICAL", "HIGH", "MEDIUM") if any(item["Severity"] == s for item in items)][0]
+    filtered("a severity", "--severity", severe, keeps=lambda item: item["Severity"] == severe)
+    day = ("--from", "2026-03-02", "--to", "2026-03-03")
+    same(
+        lines("list", *day, "--reverse", "--format", "jsonl"),
+        [item for item in items if item["Timestamp"] < "2026-03-03"],
+        "a day",
+    )
+    same(lines("list", "--scan", "--reverse", "--format", "jsonl"), items, "a scan")
+    equal(run("list", *whole).stdout.splitlines()[-1], f"{len(items)} events", "the table's last line")
+
+    one = items[len(items) // 2]
+    shown = lines("show", one["EventId"], "--format", "jsonl")
+    equal([event["event"] for event in shown], [json.loads(one["Event"])], "the record of an event")
+    alert = next(a for a in world.alerts() if a["document"]["event_id"] == one["EventId"])
+    check(alert["Subject"].split("]")[0][1:] in shown[0]["alert_text"], "the alert's text has its severity")
+    check(one["EventName"] in run("show", one["EventId"]).stdout, "an event is shown")
+    check("no event" in run("show", "00000000-no-such-event", code=1).stderr, "an event that is not there")
+
+    target = world.workdir / "export.jsonl"
+    run("export", *whole, "--records", "--output", str(target))
+    exported = [json.loads(line) for line in target.read_text().splitlines()]
+    by_record = {record["eventID"]: record for record in exported}
+    equal(by_record, {item["EventId"]: json.loads(item["Event"]) for item in items}, "the exported records")
+    equal([p.name for p in world.workdir.glob(".*partial")], [], "partial files")
+    return f"{len(items)} events"
 
 
 @scenario(notify=False, visibility=4, max_receives=2)

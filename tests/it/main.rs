@@ -20,6 +20,8 @@ mod daemon;
 mod demo;
 #[cfg(feature = "emulator")]
 mod dlq;
+#[cfg(feature = "emulator")]
+mod events;
 mod fakes;
 mod faults;
 mod groups;
