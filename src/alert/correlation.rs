@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::document::rfc3339;
 use super::group::{Frequent, MAX_CHARS, frequent, key, named, window};
+use super::sentence::Mark;
 use super::shown;
 use super::text::inert;
 use crate::rules::{Correlation, Threshold};
@@ -31,6 +32,13 @@ pub(super) struct CorrelationDocument {
 struct Distinct {
     path: String,
     count: u64,
+}
+
+impl CorrelationDocument {
+    /// Events of what is told.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 /// The events of what is told, as far as they were known when it was claimed.
@@ -96,6 +104,25 @@ pub(super) fn subject(correlated: &Correlated) -> String {
     }
 }
 
+/// For the sentence that goes on with one of the events: how many there are of this key, within which time.
+pub(super) fn introduction(correlated: &Correlated, of: &str, window: &str, mark: Mark) -> String {
+    let episode = Episode::of(correlated);
+    match &correlated.correlation {
+        Correlation::Threshold(Threshold { distinct: Some(path), .. }) => {
+            let path = mark(path, MAX_CHARS);
+            format!(
+                "{} events with {} different {path} within {window} for {of}, such as this",
+                episode.count, episode.distinct
+            )
+        }
+        Correlation::Threshold(_) => format!("{} events within {window} for {of}, such as this", episode.count),
+        Correlation::Sequence(_) => {
+            format!("A sequence of {} events within {window} for {of}, with this", episode.count)
+        }
+        Correlation::FirstSeen(_) => format!("For the first time in {window} for {of}"),
+    }
+}
+
 /// For the mail.
 pub(super) fn lines(crossing: &Crossing, correlated: &Correlated) -> Vec<(&'static str, String)> {
     let episode = Episode::of(correlated);
@@ -142,7 +169,7 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
-    use super::super::{DetectedEvent, Source, detected_event, render};
+    use super::super::{AlertFormat, DetectedEvent, Source, detected_event, render};
     use super::*;
     use crate::claim::{ClaimToken, ClaimedAlert};
     use crate::rules::{Detection, RuleInfo, RuleSet, Severity};
@@ -211,7 +238,7 @@ mod tests {
 
     fn rendered(crossing: &Crossing, event: &DetectedEvent) -> (String, Value) {
         let alert: &ClaimedAlert = &crossing.claim.alert;
-        let outbound = render(event, alert, &RuleSet::default(), Some(crossing));
+        let outbound = render(event, alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         (outbound.subject, serde_json::from_str(message["default"].as_str().unwrap()).unwrap())
     }

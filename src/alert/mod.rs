@@ -1,11 +1,18 @@
 //! What a match becomes: the event's identity and facts, the item to store, and the alert within SNS's limits.
 
+mod chatbot;
+mod commands;
 mod correlation;
 mod document;
+mod email;
 mod event;
+mod exception;
 mod group;
+mod ocsf;
 mod render;
+mod sentence;
 mod text;
+mod told;
 mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +27,7 @@ pub use self::withheld::{Withheld, render_withheld};
 use crate::cloudtrail::json;
 
 use crate::claim::ClaimedAlert;
-use crate::rules::{Detection, RuleInfo, RuleSet, Severity};
+use crate::rules::{Detection, Mode, RuleInfo, RuleSet, Severity};
 use crate::tracker::{Crossing, Membership};
 
 /// SNS takes at most this many bytes in one publish or one batch, attributes included.
@@ -137,6 +144,32 @@ impl StoredItem {
     }
 }
 
+/// What the text `default` of an alert is: what queues, functions, web hooks and chat applications get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlertFormat {
+    /// Our own document, `trailhound.alert/1`.
+    #[default]
+    Json,
+    /// A custom notification of Amazon Q Developer in chat applications, for Slack and Teams.
+    Chatbot,
+    /// A Detection Finding of the Open Cybersecurity Schema Framework, for SIEMs.
+    Ocsf,
+}
+
+impl AlertFormat {
+    pub const ALL: [Self; 3] = [Self::Json, Self::Chatbot, Self::Ocsf];
+
+    /// As the configuration names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Chatbot => "chatbot",
+            Self::Ocsf => "ocsf",
+        }
+    }
+}
+
 /// An alert, rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
@@ -247,6 +280,31 @@ pub fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredIt
 /// neither the event nor `rules` knows is told by its id. Of a group's alert, `crossing` is the step that it tells, with
 /// `event` as an example. The result keeps [`PUBLISH_LIMIT`]; `docs/alerts.md` has the formats.
 #[must_use]
-pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet, crossing: Option<&Crossing>) -> Outbound {
-    render::render(event, alert, rules, crossing)
+pub fn render(
+    event: &DetectedEvent,
+    alert: &ClaimedAlert,
+    rules: &RuleSet,
+    crossing: Option<&Crossing>,
+    format: AlertFormat,
+) -> Outbound {
+    render::render(event, alert, rules, crossing, format)
+}
+
+/// The text that people get by mail about a single event: of all its rules that alert or, where all are in shadow, of
+/// these. Several lines, none of which holds a hidden character.
+#[must_use]
+pub fn text(event: &DetectedEvent, rules: &RuleSet) -> String {
+    let ids = |mode: Option<Mode>| {
+        let of_mode = event.rules.iter().filter(move |rule| mode.is_none_or(|mode| rule.mode == mode));
+        of_mode.map(|rule| rule.id.clone()).collect::<BTreeSet<_>>()
+    };
+    let alerting = ids(Some(Mode::Alert));
+    let rules_told = if alerting.is_empty() { ids(None) } else { alerting };
+    let severity = event.rules.iter().filter(|rule| rules_told.contains(&rule.id)).map(|rule| rule.severity).max();
+    let alert = ClaimedAlert {
+        alert_id: alert_id(&event.key.event_id, &rules_told),
+        rules: rules_told,
+        severity: severity.unwrap_or(Severity::Low),
+    };
+    email::email(&told::Told::new(event, &alert, rules, None))
 }

@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
-use super::document::{MAX_KEY, document, rfc3339};
-use super::event::own_id;
+use super::document::document;
+use super::email::email;
 use super::text::{ascii, inert, shown};
-use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT, group};
+use super::told::{Told, ToldRule};
+use super::{
+    AlertFormat, AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT, chatbot, group, ocsf,
+};
 use crate::claim::ClaimedAlert;
-use crate::cloudtrail::json;
-use crate::rules::{RuleInfo, RuleSet, Severity};
+use crate::rules::{RuleSet, Severity};
 use crate::tracker::Crossing;
 
 /// What SNS may count beyond what we do.
@@ -19,7 +21,7 @@ const SUBJECT_LIMIT: usize = 100;
 const SMS_LIMIT: usize = 160;
 
 /// Rules named in the attribute `rule_ids`, and in the mail.
-const MAX_NAMED_RULES: usize = 50;
+pub(super) const MAX_NAMED_RULES: usize = 50;
 
 pub(super) const MAX_RULE_ID: usize = 128;
 
@@ -41,58 +43,35 @@ const DETAILS: [Detail; 4] = [
     Detail { record: false, rules: 10, text: 64 },
 ];
 
-/// A rule of the alert: its id, and what is still known of it.
-pub(super) struct ToldRule<'a> {
-    pub(super) id: &'a str,
-    pub(super) severity: Severity,
-    known: Option<&'a RuleInfo>,
-}
-
-impl<'a> ToldRule<'a> {
-    pub(super) fn title(&self) -> Option<&'a str> {
-        self.known?.title.as_deref()
-    }
-
-    pub(super) fn description(&self) -> Option<&'a str> {
-        self.known.map(|rule| rule.description.as_str())
-    }
-
-    pub(super) fn attack(&self) -> &'a [String] {
-        self.known.map_or(&[], |rule| &rule.attack)
-    }
-
-    pub(super) fn runbook(&self) -> Option<&'a str> {
-        self.known?.runbook.as_deref()
-    }
-}
-
 /// See [`super::render`].
 pub(super) fn render(
     event: &DetectedEvent,
     alert: &ClaimedAlert,
     rules: &RuleSet,
     crossing: Option<&Crossing>,
+    format: AlertFormat,
 ) -> Outbound {
-    let told = told_rules(event, alert, rules);
-    let severity = told.first().map_or(alert.severity, |rule| rule.severity);
-    let name = name(event);
-    let subject = subject(&event.facts, &name, severity, crossing.and_then(group::events));
-    let attributes = attributes(&event.facts, severity, &told);
+    let told = Told::new(event, alert, rules, crossing);
+    let subject = subject(&told);
     let mut outbound = Outbound {
         alert_id: alert.alert_id.clone(),
         message: String::new(),
-        attributes,
+        attributes: attributes(&event.facts, told.severity, &told.rules),
         group_id: group_id(event.facts.account_id.as_deref()),
         subject,
     };
-    let email = email(event, &name, alert, severity, &told, crossing);
-    let sms = sms(&outbound.subject, event, &told);
+    let email = email(&told);
+    let sms = sms(&outbound.subject, event, &told.rules);
     for detail in DETAILS {
         // A record that is too large by itself is not rendered in vain.
         if detail.record && event.record.len() > PUBLISH_LIMIT {
             continue;
         }
-        let default = document(event, alert, severity, &told, crossing, detail);
+        let default = match format {
+            AlertFormat::Json => document(&told, detail),
+            AlertFormat::Chatbot => chatbot::notification(&told),
+            AlertFormat::Ocsf => ocsf::finding(&told, detail),
+        };
         outbound.message = message(&default, &email, &sms);
         if outbound.size() + HEADROOM <= PUBLISH_LIMIT {
             break;
@@ -101,43 +80,16 @@ pub(super) fn render(
     outbound
 }
 
-/// The gravest first.
-fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a RuleSet) -> Vec<ToldRule<'a>> {
-    let mut told: Vec<ToldRule<'a>> = alert
-        .rules
-        .iter()
-        .map(|id| {
-            let known = event.rules.iter().find(|rule| rule.id == *id).or_else(|| rules.find(id));
-            ToldRule {
-                id,
-                severity: known.map_or(alert.severity, |rule| rule.severity),
-                known: known.map(|rule| &**rule),
-            }
-        })
-        .collect();
-    told.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(b.id)));
-    told
-}
-
-/// What people call the event. An Insight is about many calls, not one.
-fn name(event: &DetectedEvent) -> String {
-    let name = event.facts.event_name.as_deref().unwrap_or("unnamed event");
-    if is_insight(event) { format!("{name} insight") } else { name.to_owned() }
-}
-
-fn is_insight(event: &DetectedEvent) -> bool {
-    json::get(event.record.as_bytes(), "insightDetails").is_some_and(json::is_object)
-}
-
 /// `[HIGH] CreateAccessKey by Admin/alice in 123456789012 us-east-1`, of a group `[HIGH] 100 events: CreateAccessKey by ...`
-fn subject(facts: &Facts, name: &str, severity: Severity, events: Option<String>) -> String {
-    let name = ascii(name, 36);
+fn subject(told: &Told<'_>) -> String {
+    let facts = &told.event.facts;
+    let name = ascii(&told.name(), 36);
     let outcome = match facts.outcome {
         Outcome::Success => String::new(),
         other => format!(" ({})", other.as_str()),
     };
-    let events = events.map(|events| format!("{events}: ")).unwrap_or_default();
-    let start = format!("[{severity}] {events}{name}{outcome}");
+    let events = told.crossing.and_then(group::events).map(|events| format!("{events}: ")).unwrap_or_default();
+    let start = format!("[{}] {events}{name}{outcome}", told.severity);
     let place: Vec<String> =
         [&facts.account_id, &facts.region].into_iter().flatten().map(|part| ascii(part, 16)).collect();
     let place = if place.is_empty() { String::new() } else { format!(" in {}", place.join(" ")) };
@@ -196,117 +148,6 @@ fn group_id(account_id: Option<&str>) -> String {
     account_id.filter(fits).unwrap_or("unknown").to_owned()
 }
 
-fn email(
-    event: &DetectedEvent,
-    name: &str,
-    alert: &ClaimedAlert,
-    severity: Severity,
-    rules: &[ToldRule<'_>],
-    crossing: Option<&Crossing>,
-) -> String {
-    let facts = &event.facts;
-    let line = |text: &str| inert(text, 1024);
-    let joined = |parts: &[Option<&str>], between: &str| {
-        let present: Vec<&str> = parts.iter().flatten().copied().collect();
-        if present.is_empty() { None } else { Some(line(&present.join(between))) }
-    };
-    let mut text = Lines::default();
-    text.line(&format!("{severity}: {} ({})", line(name), facts.outcome.as_str()));
-    text.line("");
-
-    let of_type = facts.user_identity_type.as_ref().map(|of_type| format!("({of_type})"));
-    text.field("Who", joined(&[facts.actor.as_deref(), of_type.as_deref()], " "));
-    let on = facts.event_source.as_ref().map(|source| format!("on {source}"));
-    text.field("What", joined(&[facts.event_name.as_deref(), on.as_deref()], " "));
-    text.field("Account", joined(&[facts.account_id.as_deref(), facts.region.as_deref()], ", "));
-    text.field("From", joined(&[facts.source_ip.as_deref(), facts.user_agent.as_deref()], ", "));
-    let outcome = [Some(facts.outcome.as_str()), facts.error_code.as_deref(), facts.error_message.as_deref()];
-    text.field("Outcome", joined(&outcome, ": "));
-    text.field("Happened", facts.event_time.map(|_| event.key.timestamp.clone()));
-    text.field("Detected", Some(rfc3339(event.detected_at)));
-    text.line("");
-
-    text.line("Why:");
-    for rule in rules.iter().take(MAX_NAMED_RULES) {
-        let description = rule.description().unwrap_or("not in the rules in force");
-        let id = shown(rule.id, MAX_RULE_ID);
-        text.line(&format!("- {} {id}: {}", rule.severity, shown(description, 256)));
-        if let Some(runbook) = rule.runbook() {
-            text.line(&format!("  Runbook: {}", shown(runbook, 256)));
-        }
-    }
-    if let Some(more) = rules.len().checked_sub(MAX_NAMED_RULES).filter(|more| *more > 0) {
-        text.line(&format!("- and {more} more"));
-    }
-    text.line("");
-
-    if let Some(crossing) = crossing {
-        for (name, value) in group::lines(crossing) {
-            text.field(name, Some(value));
-        }
-        text.line("");
-    }
-
-    match &event.source.object {
-        Some(object) => {
-            let version = object.version_id.as_ref().map(|version| format!(", version {}", inert(version, MAX_KEY)));
-            let (bucket, key) = (inert(&object.bucket, MAX_KEY), inert(&object.key, MAX_KEY));
-            text.field("Object", Some(format!("s3://{bucket}/{key}{}", version.unwrap_or_default())));
-            text.field("Record", Some(format!("{}, counted from 0", event.source.index)));
-        }
-        None => text.field("Record", Some("came in a message, not in an object".to_owned())),
-    }
-    text.field("Event id", Some(line(&event.key.event_id)));
-    text.field("CloudTrail", console_link(event));
-    text.field("Alert id", Some(alert.alert_id.clone()));
-    text.0
-}
-
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn line(&mut self, text: &str) {
-        self.0.push_str(text);
-        self.0.push('\n');
-    }
-
-    fn field(&mut self, name: &str, value: Option<String>) {
-        if let Some(value) = value {
-            self.line(&format!("{:<12}{value}", format!("{name}:")));
-        }
-    }
-}
-
-/// The event in CloudTrail's console, where it has an id and a region of a partition whose console we know. Insight
-/// events are not on that page.
-fn console_link(event: &DetectedEvent) -> Option<String> {
-    let id = own_id(event.record.as_bytes()).filter(|_| !is_insight(event))?;
-    // The region becomes a host name: it must not bring one of its own.
-    let region = event.facts.region.as_deref().filter(|region| is_region(region))?;
-    let domain = if region.starts_with("cn-") {
-        "console.amazonaws.cn"
-    } else if region.starts_with("us-gov-") {
-        "console.amazonaws-us-gov.com"
-    } else if region.starts_with("us-iso") || region.starts_with("eu-iso") || region.starts_with("eusc-") {
-        return None;
-    } else {
-        "console.aws.amazon.com"
-    };
-    let id = percent_encoding::utf8_percent_encode(&id, ID_ESCAPES);
-    Some(format!("https://{region}.{domain}/cloudtrailv2/home?region={region}#/events/{id}"))
-}
-
-const ID_ESCAPES: &percent_encoding::AsciiSet =
-    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-fn is_region(text: &str) -> bool {
-    text.len() <= 32
-        && text.starts_with(|first: char| first.is_ascii_lowercase())
-        && text.ends_with(|last: char| last.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -347,7 +188,7 @@ mod tests {
     fn rendered(event: &DetectedEvent) -> Outbound {
         let item = crate::alert::stored_item(event, time::Duration::days(1));
         let alert = claimed(event, item.alerting());
-        render(event, &alert, &RuleSet::default(), None)
+        render(event, &alert, &RuleSet::default(), None, AlertFormat::Json)
     }
 
     fn alert_for(record: &str) -> Outbound {
@@ -784,7 +625,7 @@ mod tests {
             ],
         );
         let claim = claimed(&event, ["a-low", "b-high", "gone"].map(str::to_owned).into());
-        let outbound = render(&event, &claim, &RuleSet::default(), None);
+        let outbound = render(&event, &claim, &RuleSet::default(), None, AlertFormat::Json);
         check(&outbound);
         assert_eq!(
             document_of(&outbound)["rules"],

@@ -1,0 +1,210 @@
+//! The commands to paste next. Whatever of the record stands in one is a single word of a POSIX shell, which the AWS CLI
+//! takes as it stands; where that cannot be, there is no such command.
+
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use super::event::own_id;
+use super::is_hidden;
+use super::told::{first_of, raw_text, region};
+use super::{DetectedEvent, SourceObject};
+use crate::cloudtrail::json;
+
+/// How many are told.
+const COMMANDS: usize = 3;
+
+/// A longer text is no name of anything in AWS: an S3 key has 1,024 bytes.
+const MAX_WORD: usize = 1024;
+
+/// Before and after the event, where one looks for what else happened.
+const AROUND: Duration = Duration::hours(1);
+
+/// At most [`COMMANDS`]: the event itself, what its actor did around it, and the state of what it is about.
+pub(super) fn commands(event: &DetectedEvent) -> Vec<String> {
+    let record = event.record.as_bytes();
+    let subject = subject(event, record).or_else(|| identity(record));
+    let all = [show(event), around(event, record), subject, object(event), same_call(event, record)];
+    all.into_iter().flatten().take(COMMANDS).collect()
+}
+
+fn show(event: &DetectedEvent) -> Option<String> {
+    Some(format!("trailhound events show {}", word(&event.key.event_id)?))
+}
+
+/// What else the actor did: by the access key, else by the name, else at least the event as CloudTrail has it.
+fn around(event: &DetectedEvent, record: &[u8]) -> Option<String> {
+    let identity = |path: &[&str]| raw_text(json::get(record, "userIdentity")?, path);
+    let is_key = |key: &String| (16..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if let Some(key) = identity(&["accessKeyId"]).filter(is_key) {
+        return lookup(event, "AccessKeyId", &key);
+    }
+    let user = match identity(&["type"]).as_deref() {
+        Some("Root") => Some("root".to_owned()),
+        // CloudTrail looks for the name of the session.
+        Some("AssumedRole") => {
+            identity(&["arn"]).and_then(|arn| arn.rsplit_once('/').map(|(_, session)| session.to_owned()))
+        }
+        _ => identity(&["userName"]),
+    };
+    let by_user = user.and_then(|user| lookup(event, "Username", &user));
+    by_user.or_else(|| lookup(event, "EventId", &own_id(record)?))
+}
+
+/// Who else made the same call.
+fn same_call(event: &DetectedEvent, record: &[u8]) -> Option<String> {
+    lookup(event, "EventName", &raw_text(record, &["eventName"])?)
+}
+
+/// Reads the event history of the last ninety days, of management events, in the record's region.
+fn lookup(event: &DetectedEvent, attribute: &str, value: &str) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@+/:-".contains(&byte);
+    let wanted = if value.bytes().all(is_plain) {
+        word(value)?;
+        format!("AttributeKey={attribute},AttributeValue={value}")
+    } else {
+        // The CLI's shorthand has a syntax of its own; JSON says any text.
+        let [key, text] = [attribute, value].map(serde_json::Value::from);
+        word(&format!(r#"[{{"AttributeKey":{key},"AttributeValue":{text}}}]"#))?
+    };
+    let mut command = format!("aws cloudtrail lookup-events{}", in_region(event));
+    if let Some(time) = event.facts.event_time {
+        let at = |time: Option<OffsetDateTime>| time?.replace_nanosecond(0).ok()?.format(&Rfc3339).ok();
+        if let (Some(from), Some(to)) = (at(time.checked_sub(AROUND)), at(time.checked_add(AROUND))) {
+            command.push_str(&format!(" --start-time {from} --end-time {to}"));
+        }
+    }
+    Some(format!(
+        "{command} --lookup-attributes {wanted} --query 'Events[].[EventTime,EventSource,EventName]' --output text"
+    ))
+}
+
+fn in_region(event: &DetectedEvent) -> String {
+    region(event).map(|region| format!(" --region {region}")).unwrap_or_default()
+}
+
+/// The present state of what the call is about.
+fn subject(event: &DetectedEvent, record: &[u8]) -> Option<String> {
+    let source = raw_text(record, &["eventSource"])?;
+    let name = raw_text(record, &["eventName"]).unwrap_or_default();
+    let of = |parameter: &str| raw_text(record, &["requestParameters", parameter]);
+    let given = |operation: &str, option: &str, value: Option<String>| {
+        Some(format!("aws {operation} {option} {}", word(&value?)?))
+    };
+    let here = in_region(event);
+    let in_region = |operation: &str, option: &str, value: Option<String>| {
+        Some(format!("aws {operation}{here} {option} {}", word(&value?)?))
+    };
+    match source.strip_suffix(".amazonaws.com")? {
+        "iam" => {
+            let user = match name.as_str() {
+                name if name.contains("Policy") || name.contains("Boundary") => "iam list-attached-user-policies",
+                name if name.contains("MFADevice") => "iam list-mfa-devices",
+                _ => "iam list-access-keys",
+            };
+            let is_policy = name.contains("Policy") && name != "UpdateAssumeRolePolicy";
+            let role = if is_policy { "iam list-attached-role-policies" } else { "iam get-role" };
+            let group = if is_policy { "iam list-attached-group-policies" } else { "iam get-group" };
+            given(user, "--user-name", of("userName"))
+                .or_else(|| given(role, "--role-name", of("roleName")))
+                .or_else(|| given(group, "--group-name", of("groupName")))
+                .or_else(|| given("iam get-policy", "--policy-arn", of("policyArn")))
+        }
+        "cloudtrail" => in_region("cloudtrail get-trail-status", "--name", of("name").or_else(|| of("trailName"))),
+        "kms" => in_region("kms describe-key", "--key-id", of("keyId")),
+        "s3" => {
+            let operation = match name.as_str() {
+                name if name.contains("Acl") => "s3api get-bucket-acl",
+                name if name.contains("PublicAccessBlock") => "s3api get-public-access-block",
+                name if name.contains("Versioning") => "s3api get-bucket-versioning",
+                name if name.contains("Lifecycle") => "s3api get-bucket-lifecycle-configuration",
+                name if name.contains("Replication") => "s3api get-bucket-replication",
+                name if name.contains("Encryption") => "s3api get-bucket-encryption",
+                name if name.contains("Notification") => "s3api get-bucket-notification-configuration",
+                _ => "s3api get-bucket-policy",
+            };
+            given(operation, "--bucket", of("bucketName"))
+        }
+        "ec2" => {
+            let instance = first_of(record, &["requestParameters", "instancesSet", "items"], &["instanceId"])
+                .or_else(|| first_of(record, &["responseElements", "instancesSet", "items"], &["instanceId"]));
+            in_region("ec2 describe-security-groups", "--group-ids", of("groupId"))
+                .or_else(|| in_region("ec2 describe-instances", "--instance-ids", of("instanceId").or(instance)))
+                .or_else(|| {
+                    let operation = "ec2 describe-snapshot-attribute --attribute createVolumePermission";
+                    in_region(operation, "--snapshot-id", of("snapshotId"))
+                })
+                .or_else(|| {
+                    let operation = "ec2 describe-image-attribute --attribute launchPermission";
+                    in_region(operation, "--image-id", of("imageId"))
+                })
+                .or_else(|| in_region("ec2 describe-route-tables", "--route-table-ids", of("routeTableId")))
+                .or_else(|| in_region("ec2 describe-network-acls", "--network-acl-ids", of("networkAclId")))
+                .or_else(|| in_region("ec2 describe-volumes", "--volume-ids", of("volumeId")))
+                .or_else(|| in_region("ec2 describe-vpcs", "--vpc-ids", of("vpcId")))
+        }
+        "secretsmanager" => in_region("secretsmanager describe-secret", "--secret-id", of("secretId")),
+        "lambda" => in_region("lambda get-function-configuration", "--function-name", of("functionName")),
+        "rds" => in_region("rds describe-db-snapshots", "--db-snapshot-identifier", of("dBSnapshotIdentifier"))
+            .or_else(|| in_region("rds describe-db-instances", "--db-instance-identifier", of("dBInstanceIdentifier")))
+            .or_else(|| in_region("rds describe-db-clusters", "--db-cluster-identifier", of("dBClusterIdentifier"))),
+        "dynamodb" => in_region("dynamodb describe-table", "--table-name", of("tableName")),
+        "sns" => in_region("sns get-topic-attributes", "--topic-arn", of("topicArn")),
+        "ssm" => {
+            let command = raw_text(record, &["responseElements", "command", "commandId"]);
+            in_region("ssm list-command-invocations --details", "--command-id", command)
+        }
+        "guardduty" => in_region("guardduty get-detector", "--detector-id", of("detectorId")),
+        "ecr" => in_region("ecr get-repository-policy", "--repository-name", of("repositoryName")),
+        "eks" => in_region("eks describe-cluster", "--name", of("name")),
+        "config" => Some(format!("aws configservice describe-configuration-recorder-status{here}")),
+        "organizations" => Some("aws organizations list-accounts --output text".to_owned()),
+        _ => None,
+    }
+}
+
+/// What the caller is, where it is an identity of the account.
+fn identity(record: &[u8]) -> Option<String> {
+    let of = |path: &[&str]| raw_text(json::get(record, "userIdentity")?, path);
+    if let (Some(own), Some(account)) = (of(&["accountId"]), raw_text(record, &["recipientAccountId"]))
+        && own != account
+    {
+        return None;
+    }
+    match of(&["type"])?.as_str() {
+        "Root" => Some("aws iam get-account-summary".to_owned()),
+        "IAMUser" => Some(format!("aws iam list-access-keys --user-name {}", word(&of(&["userName"])?)?)),
+        "AssumedRole" => {
+            let role = of(&["sessionContext", "sessionIssuer", "userName"])?;
+            Some(format!("aws iam get-role --role-name {}", word(&role)?))
+        }
+        _ => None,
+    }
+}
+
+/// The record as it stands in the log file.
+fn object(event: &DetectedEvent) -> Option<String> {
+    let SourceObject { bucket, key, version_id: _ } = event.source.object.as_ref()?;
+    if !key.ends_with(".gz") {
+        return None;
+    }
+    word(bucket)?;
+    word(key)?;
+    let address = quoted(&format!("s3://{bucket}/{key}"));
+    Some(format!("aws s3 cp {address} - | gunzip | jq '.Records[{}]'", event.source.index))
+}
+
+/// A text as one word, or nothing: where a reader would not see all of it, the shell or the CLI would take it for an
+/// option, or the CLI for the address of a file to read (`file://`).
+fn word(text: &str) -> Option<String> {
+    let is_safe = (1..=MAX_WORD).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.contains("://")
+        && !text.contains(is_hidden);
+    is_safe.then(|| quoted(text))
+}
+
+/// In single quotes unless it is plain.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@+,-".contains(&byte);
+    if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
