@@ -208,3 +208,146 @@ fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@+,-".contains(&byte);
     if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::alert::{Source, detected_event};
+    use crate::rules::{Detection, RuleInfo, Severity};
+
+    fn event_of(record: &Value, object: Option<(&str, &str)>) -> DetectedEvent {
+        let rules = vec![Arc::new(RuleInfo::new("r", Severity::High, ""))];
+        let detection = Detection { index: 12, raw: Bytes::from(record.to_string()), rules };
+        let object = object.map(|(bucket, key)| SourceObject {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version_id: None,
+        });
+        let source = Source { object, index: 12 };
+        detected_event(&detection, source, datetime!(2024-05-01 12:07 UTC), "0123456789abcdef")
+    }
+
+    fn record(identity: Value, source: &str, name: &str, parameters: Value) -> Value {
+        json!({
+            "eventID": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91", "eventTime": "2024-05-01T12:00:00Z", "eventName": name,
+            "eventSource": format!("{source}.amazonaws.com"), "awsRegion": "eu-west-1", "recipientAccountId": "111122223333",
+            "userIdentity": identity, "requestParameters": parameters,
+        })
+    }
+
+    /// What a shell makes of a command: its words. Nothing in it may expand, run or redirect.
+    fn words(command: &str) -> Vec<String> {
+        let script = format!("set -f; printf '%s\\0' {command}");
+        let output = Command::new("sh").arg("-c").arg(script).env_clear().output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn they_show_the_event_its_surroundings_and_what_it_is_about() {
+        let identity = json!({
+            "type": "AssumedRole", "arn": "arn:aws:sts::111122223333:assumed-role/Admin/alice", "accountId": "111122223333",
+            "accessKeyId": "ASIAIOSFODNN7EXAMPLE", "sessionContext": { "sessionIssuer": { "userName": "Admin" } },
+        });
+        let of = |source: &str, name: &str, parameters: Value| {
+            commands(&event_of(&record(identity.clone(), source, name, parameters), None)).join("\n")
+        };
+        insta::assert_snapshot!(of("iam", "CreateAccessKey", json!({ "userName": "bob" })), @"");
+        insta::assert_snapshot!(of("cloudtrail", "StopLogging", json!({ "name": "management-events" })), @"");
+        insta::assert_snapshot!(of("sts", "GetFederationToken", json!({ "name": "x" })), @"");
+        let about = |source: &str, name: &str, parameters: Value| {
+            let all = of(source, name, parameters);
+            all.lines().nth(2).unwrap_or_default().to_owned()
+        };
+        let all = [
+            about("iam", "AttachUserPolicy", json!({ "userName": "bob", "policyArn": "arn:aws:iam::aws:policy/A" })),
+            about("iam", "UpdateAssumeRolePolicy", json!({ "roleName": "deploy" })),
+            about("iam", "PutRolePolicy", json!({ "roleName": "deploy" })),
+            about("iam", "CreatePolicyVersion", json!({ "policyArn": "arn:aws:iam::111122223333:policy/a" })),
+            about("kms", "ScheduleKeyDeletion", json!({ "keyId": "1234abcd-12ab-34cd-56ef-1234567890ab" })),
+            about("s3", "PutBucketAcl", json!({ "bucketName": "logs" })),
+            about("s3", "DeleteBucketPolicy", json!({ "bucketName": "logs" })),
+            about("ec2", "AuthorizeSecurityGroupIngress", json!({ "groupId": "sg-1" })),
+            about("ec2", "TerminateInstances", json!({ "instancesSet": { "items": [{ "instanceId": "i-1" }] } })),
+            about("ec2", "ModifySnapshotAttribute", json!({ "snapshotId": "snap-1" })),
+            about("secretsmanager", "GetSecretValue", json!({ "secretId": "prod/db" })),
+            about("config", "StopConfigurationRecorder", json!({ "configurationRecorderName": "default" })),
+            about("rds", "DeleteDBInstance", json!({ "dBInstanceIdentifier": "orders" })),
+        ];
+        insta::assert_snapshot!(all.join("\n"), @"");
+    }
+
+    #[test]
+    fn the_kind_of_identity_decides_where_nothing_else_does() {
+        let of = |identity: Value| commands(&event_of(&record(identity, "signin", "ConsoleLogin", Value::Null), None));
+        let root = json!({ "type": "Root", "arn": "arn:aws:iam::111122223333:root", "accountId": "111122223333" });
+        insta::assert_snapshot!(of(root).join("\n"), @"");
+        let user = json!({ "type": "IAMUser", "userName": "o'neil, jr", "accountId": "111122223333" });
+        insta::assert_snapshot!(of(user).join("\n"), @"");
+        // Somebody of another account cannot be looked up in this one.
+        let foreign = json!({ "type": "AWSAccount", "principalId": "AIDAEXAMPLE", "accountId": "444455556666" });
+        insta::assert_snapshot!(of(foreign).join("\n"), @"");
+    }
+
+    #[test]
+    fn a_log_file_is_read_where_nothing_is_known_of_the_caller() {
+        let key = "AWSLogs/111122223333/CloudTrail/eu-west-1/2024/05/01/x=1.json.gz";
+        let event = event_of(&record(json!({}), "sts", "AssumeRole", Value::Null), Some(("trail-logs", key)));
+        let last = commands(&event).pop().unwrap();
+        assert_eq!(last, format!("aws s3 cp 's3://trail-logs/{key}' - | gunzip | jq '.Records[12]'"));
+    }
+
+    #[test]
+    fn hostile_names_stay_single_words_or_are_left_out() {
+        let hostile = ["'; rm -rf ~ #", "$(touch /tmp/x)", "`id`", "a b\"c\\", "!!", "*", "~root", "a'b''c", "&|;<>()"];
+        for name in hostile {
+            let identity = json!({ "type": "IAMUser", "userName": name, "accountId": "111122223333" });
+            let mut record = record(identity, "iam", "CreateAccessKey", json!({ "userName": name }));
+            record["eventID"] = json!(name);
+            let all = commands(&event_of(&record, None));
+            assert_eq!(all.len(), 3, "{all:?}");
+            assert_eq!(words(&all[0]), ["trailhound", "events", "show", name]);
+            let lookup = words(&all[1]);
+            let wanted = lookup.iter().find(|word| word.starts_with("[{")).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Value>(wanted).unwrap(),
+                json!([{ "AttributeKey": "Username", "AttributeValue": name }])
+            );
+            assert_eq!(words(&all[2]), ["aws", "iam", "list-access-keys", "--user-name", name]);
+        }
+        for name in ["a\nrm -rf ~", "\u{202e}x", "\u{1b}[2J", "-rf", "--profile=x", "file:///etc/passwd", "https://evil/", ""] {
+            let identity = json!({ "type": "IAMUser", "userName": name, "accountId": "111122223333" });
+            let mut record = record(identity, "iam", name, json!({ "userName": name }));
+            record["eventID"] = json!(name);
+            record["awsRegion"] = json!("eu-west-1 --profile x");
+            let object = Some(("logs", "a\n.json.gz"));
+            // Without an id of its own an event has its hash.
+            let all = commands(&event_of(&record, object));
+            let hashed = usize::from(name.is_empty());
+            assert_eq!(all.len(), hashed, "{name:?}: {all:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_text_is_one_word_or_none(text in any::<String>(), hard in "[ '\"$`\\\\;&|<>(){}!*?~#=a\\[\\]-]{0,12}") {
+            for text in [text, hard] {
+                if let Some(word) = word(&text) {
+                    prop_assert_eq!(words(&word), [text]);
+                    prop_assert!(!word.contains(is_hidden));
+                }
+            }
+        }
+    }
+}

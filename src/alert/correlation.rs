@@ -169,6 +169,7 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::super::{AlertFormat, DetectedEvent, Source, detected_event, render};
     use super::*;
     use crate::claim::{ClaimToken, ClaimedAlert};
@@ -239,6 +240,9 @@ mod tests {
     fn rendered(crossing: &Crossing, event: &DetectedEvent) -> (String, Value) {
         let alert: &ClaimedAlert = &crossing.claim.alert;
         let outbound = render(event, alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(event, alert, &RuleSet::default(), Some(crossing), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         (outbound.subject, serde_json::from_str(message["default"].as_str().unwrap()).unwrap())
     }

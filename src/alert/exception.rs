@@ -47,3 +47,104 @@ pub(super) fn exception(event: &DetectedEvent) -> Option<String> {
     // Another spelling of the same text, of which no mail program makes a link.
     Some(visible_json(exception.to_string().replace("://", r":\/\/")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+    use time::macros::{date, datetime};
+
+    use super::*;
+    use crate::alert::{Source, detected_event};
+    use crate::rules::{Detection, Loaded, Matcher, RuleInfo, RuleSet, Severity, Surroundings};
+
+    fn event(record: &Value) -> DetectedEvent {
+        let rules = vec![Arc::new(RuleInfo::new("r", Severity::High, ""))];
+        let detection = Detection { index: 0, raw: Bytes::from(record.to_string()), rules };
+        detected_event(&detection, Source::default(), datetime!(2024-05-02 12:07 UTC), "0123456789abcdef")
+    }
+
+    fn record(identity: Value) -> Value {
+        json!({
+            "eventID": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91", "eventTime": "2024-05-01T12:00:00Z",
+            "eventName": "CreateAccessKey", "eventSource": "iam.amazonaws.com", "awsRegion": "us-east-1",
+            "userIdentity": identity, "requestParameters": { "userName": "bob" },
+        })
+    }
+
+    fn session(role: &str, name: &str) -> Value {
+        json!({
+            "type": "AssumedRole", "arn": format!("arn:aws:sts::111122223333:assumed-role/{role}/{name}"),
+            "sessionContext": { "sessionIssuer": { "arn": format!("arn:aws:iam::111122223333:role/{role}") } },
+        })
+    }
+
+    /// The rules with this exception.
+    fn excepted(exception: &str) -> Arc<RuleSet> {
+        let exception: Value = serde_json::from_str(exception).unwrap();
+        let rule = json!({ "id": "r", "severity": "HIGH", "eventSource": "iam.amazonaws.com", "unless": [exception] });
+        let surroundings = Surroundings { today: Some(date!(2024 - 05 - 01)), ..Surroundings::default() };
+        let Loaded { rules, warnings } = RuleSet::load(&json!([rule]).to_string(), &surroundings);
+        assert_eq!(warnings, []);
+        Arc::new(rules.unwrap())
+    }
+
+    fn matches(rules: &Arc<RuleSet>, record: &Value) -> bool {
+        !Matcher::new(Arc::clone(rules)).matches(record.to_string().as_bytes()).is_empty()
+    }
+
+    #[test]
+    fn it_holds_for_this_call_of_this_caller_for_ninety_days() {
+        let alice = record(session("Admin", "alice"));
+        let text = exception(&event(&alice)).unwrap();
+        insta::assert_snapshot!(text, @"");
+        let rules = excepted(&text);
+        assert!(!matches(&rules, &alice));
+        // The role's next session is expected too.
+        assert!(!matches(&rules, &record(session("Admin", "alice-2"))));
+        assert!(matches(&rules, &record(session("Other", "alice"))));
+        let mut other = alice.clone();
+        other["eventName"] = json!("DeleteAccessKey");
+        assert!(matches(&rules, &other));
+        other = alice.clone();
+        other["eventTime"] = json!("2024-07-30T23:59:59Z");
+        assert!(!matches(&rules, &other));
+        other["eventTime"] = json!("2024-07-31T00:00:00Z");
+        assert!(matches(&rules, &other));
+    }
+
+    #[test]
+    fn what_was_refused_is_expected_only_where_it_is_refused_again() {
+        let mut denied = record(json!({ "type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/mallory" }));
+        denied["errorCode"] = json!("AccessDenied");
+        let rules = excepted(&exception(&event(&denied)).unwrap());
+        assert!(!matches(&rules, &denied));
+        denied.as_object_mut().unwrap().remove("errorCode");
+        assert!(matches(&rules, &denied));
+    }
+
+    #[test]
+    fn hostile_texts_are_met_exactly_and_shown_visibly() {
+        for name in ["a*?\"\\ \u{202e}'$(x)\n", "https://evil.example/{}", "[{\"exists\":false}]"] {
+            let mut hostile = record(json!({ "arn": name, "userName": "x" }));
+            hostile["eventName"] = json!(name);
+            let text = exception(&event(&hostile)).unwrap();
+            assert!(!text.contains(crate::alert::is_hidden) && !text.contains("://"), "{text}");
+            let rules = excepted(&text);
+            assert!(!matches(&rules, &hostile));
+            hostile["userIdentity"]["arn"] = json!(format!("{name}x"));
+            assert!(matches(&rules, &hostile));
+        }
+    }
+
+    #[test]
+    fn there_is_none_without_a_caller_or_a_name() {
+        assert_eq!(exception(&event(&record(json!({ "type": "IAMUser" })))), None);
+        let mut unnamed = record(session("Admin", "alice"));
+        unnamed["eventName"] = Value::Null;
+        assert_eq!(exception(&event(&unnamed)), None);
+        assert_eq!(exception(&event(&record(json!({ "arn": "x".repeat(1_025) })))), None);
+    }
+}

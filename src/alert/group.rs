@@ -166,6 +166,7 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::*;
     use crate::alert::{AlertFormat, DetectedEvent, Source, detected_event, render};
     use crate::claim::{Claim, ClaimToken, ClaimedAlert};
@@ -221,6 +222,9 @@ mod tests {
     fn rendered(crossing: &Crossing) -> (String, String, Value) {
         let outbound = render(&event(), &crossing.claim.alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
         assert_eq!(outbound.alert_id, crossing.claim.alert.alert_id);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(&event(), &crossing.claim.alert, &RuleSet::default(), Some(crossing), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         let text = |name: &str| message[name].as_str().unwrap().to_owned();
         (outbound.subject, text("email"), serde_json::from_str(&text("default")).unwrap())

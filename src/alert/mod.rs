@@ -11,6 +11,8 @@ mod group;
 mod ocsf;
 mod render;
 mod sentence;
+#[cfg(test)]
+mod testing;
 mod text;
 mod told;
 mod withheld;

@@ -160,8 +160,9 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use super::super::testing::valid;
     use crate::alert::{Source, SourceObject, alert_id, detected_event};
-    use crate::rules::{Detection, Mode};
+    use crate::rules::{Detection, Mode, RuleInfo};
 
     fn rule(id: &str, severity: Severity, description: &str) -> Arc<RuleInfo> {
         Arc::new(RuleInfo::new(id, severity, description))
@@ -188,6 +189,9 @@ mod tests {
     fn rendered(event: &DetectedEvent) -> Outbound {
         let item = crate::alert::stored_item(event, time::Duration::days(1));
         let alert = claimed(event, item.alerting());
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(event, &alert, &RuleSet::default(), None, format), format);
+        }
         render(event, &alert, &RuleSet::default(), None, AlertFormat::Json)
     }
 
@@ -223,7 +227,7 @@ mod tests {
         let document = document_of(outbound);
         assert_eq!(document["schema"], "trailhound.alert/1");
         assert!(document["event"].is_object() || document["event"].is_null());
-        assert!(part(outbound, "email").lines().count() <= 18 + 2 * MAX_NAMED_RULES + 1);
+        assert!(part(outbound, "email").lines().count() <= 40 + 2 * MAX_NAMED_RULES);
         for (name, value) in &outbound.attributes {
             assert!(!value.string_value().is_empty(), "{name}");
         }

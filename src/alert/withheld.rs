@@ -239,6 +239,7 @@ mod tests {
     use serde_json::Value;
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::*;
     use crate::alert::PUBLISH_LIMIT;
 
@@ -256,6 +257,9 @@ mod tests {
 
     fn rendered(all: &[Withheld]) -> (Outbound, Value, Value) {
         let outbound = render_withheld(all, 10, "events", datetime!(2024-05-01 12:05 UTC), AlertFormat::Json);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render_withheld(all, 10, "events", datetime!(2024-05-01 12:05 UTC), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         let document = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
         (outbound, message, document)
