@@ -13,7 +13,7 @@ use super::exception::exception;
 use super::group;
 use super::sentence::sentence;
 use super::text::{inert, shown, visible_json};
-use super::told::{Told, console_link, first_of};
+use super::told::{Told, console_link};
 
 const MAX_TITLE: usize = 250;
 const MAX_DESCRIPTION: usize = 8_000;
@@ -108,17 +108,17 @@ pub(super) fn notification(told: &Told<'_>) -> String {
     if let Some(more) = told.rules.len().checked_sub(MAX_RULES).filter(|more| *more > 0) {
         paragraphs.push(format!("and {more} more rules"));
     }
-    if let Some(link) = console_link(event) {
+    if let Some(link) = console_link(told) {
         paragraphs.push(link);
     }
-    if let Some(exception) = exception(event).and_then(|text| verbatim(&text)) {
+    if let Some(exception) = exception(event, &told.record).and_then(|text| verbatim(&text)) {
         let ids: Vec<_> = told.rules.iter().take(MAX_RULES).map(|rule| code(rule.id, MAX_KEYWORD)).collect();
         paragraphs.push(format!("If this is expected, add to \"unless\" of {}:\n{exception}", ids.join(", ")));
     }
 
     let check = told.rules.iter().find_map(super::told::ToldRule::check);
     let check = check.map(|check| format!("Check first: {}", plain(check, MAX_STEP - 50)));
-    let commands = commands(event).into_iter().filter_map(|command| verbatim(&command));
+    let commands = commands(event, &told.record).into_iter().filter_map(|command| verbatim(&command));
     let ids = told.rules.iter().map(|rule| rule.id);
     let techniques = told.rules.iter().flat_map(|rule| rule.attack()).map(String::as_str);
     let mut keywords = vec![told.severity.as_str().to_owned()];
@@ -128,7 +128,7 @@ pub(super) fn notification(told: &Told<'_>) -> String {
             keywords.push(keyword);
         }
     }
-    let resource = first_of(event.record.as_bytes(), &["resources"], &["ARN"]);
+    let resource = told.record.first_of(&["resources"], &["ARN"]);
     let context = [
         ("event_id", Some(event.key.event_id.as_str())),
         ("event_name", facts.event_name.as_deref()),

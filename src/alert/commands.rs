@@ -6,9 +6,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::event::own_id;
 use super::is_hidden;
-use super::told::{first_of, raw_text, region};
+use super::told::{Record, region, text_at};
 use super::{DetectedEvent, SourceObject};
-use crate::cloudtrail::json;
 
 /// How many are told.
 const COMMANDS: usize = 3;
@@ -20,8 +19,7 @@ const MAX_WORD: usize = 1024;
 const AROUND: Duration = Duration::hours(1);
 
 /// At most [`COMMANDS`]: the event itself, what its actor did around it, and the state of what it is about.
-pub(super) fn commands(event: &DetectedEvent) -> Vec<String> {
-    let record = event.record.as_bytes();
+pub(super) fn commands(event: &DetectedEvent, record: &Record<'_>) -> Vec<String> {
     let subject = subject(event, record).or_else(|| identity(record));
     let all = [show(event), around(event, record), subject, object(event), same_call(event, record)];
     all.into_iter().flatten().take(COMMANDS).collect()
@@ -32,8 +30,8 @@ fn show(event: &DetectedEvent) -> Option<String> {
 }
 
 /// What else the actor did: by the access key, else by the name, else at least the event as CloudTrail has it.
-fn around(event: &DetectedEvent, record: &[u8]) -> Option<String> {
-    let identity = |path: &[&str]| raw_text(json::get(record, "userIdentity")?, path);
+fn around(event: &DetectedEvent, record: &Record<'_>) -> Option<String> {
+    let identity = |path: &[&str]| text_at(record.get("userIdentity"), path);
     let is_key = |key: &String| (16..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if let Some(key) = identity(&["accessKeyId"]).filter(is_key) {
         return lookup(event, "AccessKeyId", &key);
@@ -47,19 +45,19 @@ fn around(event: &DetectedEvent, record: &[u8]) -> Option<String> {
         _ => identity(&["userName"]),
     };
     let by_user = user.and_then(|user| lookup(event, "Username", &user));
-    by_user.or_else(|| lookup(event, "EventId", &own_id(record)?))
+    by_user.or_else(|| lookup(event, "EventId", &own_id(event.record.as_bytes())?))
 }
 
 /// Who else made the same call.
-fn same_call(event: &DetectedEvent, record: &[u8]) -> Option<String> {
-    lookup(event, "EventName", &raw_text(record, &["eventName"])?)
+fn same_call(event: &DetectedEvent, record: &Record<'_>) -> Option<String> {
+    lookup(event, "EventName", &record.text(&["eventName"])?)
 }
 
 /// Reads the event history of the last ninety days, of management events, in the record's region.
 fn lookup(event: &DetectedEvent, attribute: &str, value: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@+/:-".contains(&byte);
+    word(value)?;
     let wanted = if value.bytes().all(is_plain) {
-        word(value)?;
         format!("AttributeKey={attribute},AttributeValue={value}")
     } else {
         // The CLI's shorthand has a syntax of its own; JSON says any text.
@@ -83,10 +81,10 @@ fn in_region(event: &DetectedEvent) -> String {
 }
 
 /// The present state of what the call is about.
-fn subject(event: &DetectedEvent, record: &[u8]) -> Option<String> {
-    let source = raw_text(record, &["eventSource"])?;
-    let name = raw_text(record, &["eventName"]).unwrap_or_default();
-    let of = |parameter: &str| raw_text(record, &["requestParameters", parameter]);
+fn subject(event: &DetectedEvent, record: &Record<'_>) -> Option<String> {
+    let source = record.text(&["eventSource"])?;
+    let name = record.text(&["eventName"]).unwrap_or_default();
+    let of = |parameter: &str| record.text(&["requestParameters", parameter]);
     let given = |operation: &str, option: &str, value: Option<String>| {
         Some(format!("aws {operation} {option} {}", word(&value?)?))
     };
@@ -125,8 +123,9 @@ fn subject(event: &DetectedEvent, record: &[u8]) -> Option<String> {
             given(operation, "--bucket", of("bucketName"))
         }
         "ec2" => {
-            let instance = first_of(record, &["requestParameters", "instancesSet", "items"], &["instanceId"])
-                .or_else(|| first_of(record, &["responseElements", "instancesSet", "items"], &["instanceId"]));
+            let instance = record
+                .first_of(&["requestParameters", "instancesSet", "items"], &["instanceId"])
+                .or_else(|| record.first_of(&["responseElements", "instancesSet", "items"], &["instanceId"]));
             in_region("ec2 describe-security-groups", "--group-ids", of("groupId"))
                 .or_else(|| in_region("ec2 describe-instances", "--instance-ids", of("instanceId").or(instance)))
                 .or_else(|| {
@@ -150,7 +149,7 @@ fn subject(event: &DetectedEvent, record: &[u8]) -> Option<String> {
         "dynamodb" => in_region("dynamodb describe-table", "--table-name", of("tableName")),
         "sns" => in_region("sns get-topic-attributes", "--topic-arn", of("topicArn")),
         "ssm" => {
-            let command = raw_text(record, &["responseElements", "command", "commandId"]);
+            let command = record.text(&["responseElements", "command", "commandId"]);
             in_region("ssm list-command-invocations --details", "--command-id", command)
         }
         "guardduty" => in_region("guardduty get-detector", "--detector-id", of("detectorId")),
@@ -163,9 +162,9 @@ fn subject(event: &DetectedEvent, record: &[u8]) -> Option<String> {
 }
 
 /// What the caller is, where it is an identity of the account.
-fn identity(record: &[u8]) -> Option<String> {
-    let of = |path: &[&str]| raw_text(json::get(record, "userIdentity")?, path);
-    if let (Some(own), Some(account)) = (of(&["accountId"]), raw_text(record, &["recipientAccountId"]))
+fn identity(record: &Record<'_>) -> Option<String> {
+    let of = |path: &[&str]| text_at(record.get("userIdentity"), path);
+    if let (Some(own), Some(account)) = (of(&["accountId"]), record.text(&["recipientAccountId"]))
         && own != account
     {
         return None;
@@ -243,6 +242,10 @@ mod tests {
         })
     }
 
+    fn told(event: &DetectedEvent) -> Vec<String> {
+        commands(event, &Record::new(event))
+    }
+
     /// What a shell makes of a command: its words. Nothing in it may expand, run or redirect.
     fn words(command: &str) -> Vec<String> {
         let script = format!("set -f; printf '%s\\0' {command}");
@@ -259,11 +262,23 @@ mod tests {
             "accessKeyId": "ASIAIOSFODNN7EXAMPLE", "sessionContext": { "sessionIssuer": { "userName": "Admin" } },
         });
         let of = |source: &str, name: &str, parameters: Value| {
-            commands(&event_of(&record(identity.clone(), source, name, parameters), None)).join("\n")
+            told(&event_of(&record(identity.clone(), source, name, parameters), None)).join("\n")
         };
-        insta::assert_snapshot!(of("iam", "CreateAccessKey", json!({ "userName": "bob" })), @"");
-        insta::assert_snapshot!(of("cloudtrail", "StopLogging", json!({ "name": "management-events" })), @"");
-        insta::assert_snapshot!(of("sts", "GetFederationToken", json!({ "name": "x" })), @"");
+        insta::assert_snapshot!(of("iam", "CreateAccessKey", json!({ "userName": "bob" })), @r"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws iam list-access-keys --user-name bob
+        ");
+        insta::assert_snapshot!(of("cloudtrail", "StopLogging", json!({ "name": "management-events" })), @r"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws cloudtrail get-trail-status --region eu-west-1 --name management-events
+        ");
+        insta::assert_snapshot!(of("sts", "GetFederationToken", json!({ "name": "x" })), @r"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws iam get-role --role-name Admin
+        ");
         let about = |source: &str, name: &str, parameters: Value| {
             let all = of(source, name, parameters);
             all.lines().nth(2).unwrap_or_default().to_owned()
@@ -283,26 +298,52 @@ mod tests {
             about("config", "StopConfigurationRecorder", json!({ "configurationRecorderName": "default" })),
             about("rds", "DeleteDBInstance", json!({ "dBInstanceIdentifier": "orders" })),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r"
+        aws iam list-attached-user-policies --user-name bob
+        aws iam get-role --role-name deploy
+        aws iam list-attached-role-policies --role-name deploy
+        aws iam get-policy --policy-arn arn:aws:iam::111122223333:policy/a
+        aws kms describe-key --region eu-west-1 --key-id 1234abcd-12ab-34cd-56ef-1234567890ab
+        aws s3api get-bucket-acl --bucket logs
+        aws s3api get-bucket-policy --bucket logs
+        aws ec2 describe-security-groups --region eu-west-1 --group-ids sg-1
+        aws ec2 describe-instances --region eu-west-1 --instance-ids i-1
+        aws ec2 describe-snapshot-attribute --attribute createVolumePermission --region eu-west-1 --snapshot-id snap-1
+        aws secretsmanager describe-secret --region eu-west-1 --secret-id prod/db
+        aws configservice describe-configuration-recorder-status --region eu-west-1
+        aws rds describe-db-instances --region eu-west-1 --db-instance-identifier orders
+        ");
     }
 
     #[test]
     fn the_kind_of_identity_decides_where_nothing_else_does() {
-        let of = |identity: Value| commands(&event_of(&record(identity, "signin", "ConsoleLogin", Value::Null), None));
+        let of = |identity: Value| told(&event_of(&record(identity, "signin", "ConsoleLogin", Value::Null), None));
         let root = json!({ "type": "Root", "arn": "arn:aws:iam::111122223333:root", "accountId": "111122223333" });
-        insta::assert_snapshot!(of(root).join("\n"), @"");
+        insta::assert_snapshot!(of(root).join("\n"), @r"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=Username,AttributeValue=root --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws iam get-account-summary
+        ");
         let user = json!({ "type": "IAMUser", "userName": "o'neil, jr", "accountId": "111122223333" });
-        insta::assert_snapshot!(of(user).join("\n"), @"");
+        insta::assert_snapshot!(of(user).join("\n"), @r#"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes '[{"AttributeKey":"Username","AttributeValue":"o'\''neil, jr"}]' --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws iam list-access-keys --user-name 'o'\''neil, jr'
+        "#);
         // Somebody of another account cannot be looked up in this one.
         let foreign = json!({ "type": "AWSAccount", "principalId": "AIDAEXAMPLE", "accountId": "444455556666" });
-        insta::assert_snapshot!(of(foreign).join("\n"), @"");
+        insta::assert_snapshot!(of(foreign).join("\n"), @r"
+        trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=EventId,AttributeValue=c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91 --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=EventName,AttributeValue=ConsoleLogin --query 'Events[].[EventTime,EventSource,EventName]' --output text
+        ");
     }
 
     #[test]
     fn a_log_file_is_read_where_nothing_is_known_of_the_caller() {
         let key = "AWSLogs/111122223333/CloudTrail/eu-west-1/2024/05/01/x=1.json.gz";
         let event = event_of(&record(json!({}), "sts", "AssumeRole", Value::Null), Some(("trail-logs", key)));
-        let last = commands(&event).pop().unwrap();
+        let last = told(&event).pop().unwrap();
         assert_eq!(last, format!("aws s3 cp 's3://trail-logs/{key}' - | gunzip | jq '.Records[12]'"));
     }
 
@@ -313,7 +354,7 @@ mod tests {
             let identity = json!({ "type": "IAMUser", "userName": name, "accountId": "111122223333" });
             let mut record = record(identity, "iam", "CreateAccessKey", json!({ "userName": name }));
             record["eventID"] = json!(name);
-            let all = commands(&event_of(&record, None));
+            let all = told(&event_of(&record, None));
             assert_eq!(all.len(), 3, "{all:?}");
             assert_eq!(words(&all[0]), ["trailhound", "events", "show", name]);
             let lookup = words(&all[1]);
@@ -324,14 +365,16 @@ mod tests {
             );
             assert_eq!(words(&all[2]), ["aws", "iam", "list-access-keys", "--user-name", name]);
         }
-        for name in ["a\nrm -rf ~", "\u{202e}x", "\u{1b}[2J", "-rf", "--profile=x", "file:///etc/passwd", "https://evil/", ""] {
+        for name in
+            ["a\nrm -rf ~", "\u{202e}x", "\u{1b}[2J", "-rf", "--profile=x", "file:///etc/passwd", "https://evil/", ""]
+        {
             let identity = json!({ "type": "IAMUser", "userName": name, "accountId": "111122223333" });
             let mut record = record(identity, "iam", name, json!({ "userName": name }));
             record["eventID"] = json!(name);
             record["awsRegion"] = json!("eu-west-1 --profile x");
             let object = Some(("logs", "a\n.json.gz"));
             // Without an id of its own an event has its hash.
-            let all = commands(&event_of(&record, object));
+            let all = told(&event_of(&record, object));
             let hashed = usize::from(name.is_empty());
             assert_eq!(all.len(), hashed, "{name:?}: {all:?}");
         }

@@ -75,7 +75,7 @@ pub(super) struct Place {
 
 /// The document as JSON text, without hidden characters.
 pub(super) fn document(told: &Told<'_>, detail: Detail) -> String {
-    let Told { event, alert, severity, rules, crossing } = told;
+    let Told { event, record: _, alert, severity, rules, crossing } = told;
     let Facts { event_name, event_source, region, account_id, actor, user_identity_type, .. } = &event.facts;
     let Facts { source_ip, user_agent, error_code, error_message, event_time, outcome, .. } = &event.facts;
     let record = detail.record.then(|| record(&event.record)).flatten();

@@ -6,9 +6,8 @@ use super::exception::exception;
 use super::render::{MAX_NAMED_RULES, MAX_RULE_ID};
 use super::sentence::sentence;
 use super::text::{inert, shown};
-use super::told::{Told, console_link, raw_text};
+use super::told::{Told, console_link, text_at};
 use super::{Facts, group};
-use crate::cloudtrail::json;
 
 /// Rules that are told with their texts; those beyond by their ids.
 const MAX_TOLD_RULES: usize = 10;
@@ -46,7 +45,7 @@ pub(super) fn email(told: &Told<'_>) -> String {
 
     rules(&mut text, told);
 
-    let commands = commands(event);
+    let commands = commands(event, &told.record);
     if !commands.is_empty() {
         let account =
             facts.account_id.as_deref().map(|account| format!(", with credentials of account {}", line(account)));
@@ -57,7 +56,7 @@ pub(super) fn email(told: &Told<'_>) -> String {
         text.line("");
     }
 
-    if let Some(exception) = exception(event) {
+    if let Some(exception) = exception(event, &told.record) {
         let ids = told.rules.iter().take(MAX_EXCEPTED_RULES).map(|rule| shown(rule.id, MAX_RULE_ID));
         let ids = ids.collect::<Vec<_>>().join(", ");
         text.line(&format!("If this is expected, add to \"unless\" of {ids}:"));
@@ -75,17 +74,17 @@ pub(super) fn email(told: &Told<'_>) -> String {
         None => text.field("Record", Some("came in a message, not in an object".to_owned())),
     }
     text.field("Event id", Some(line(&event.key.event_id)));
-    text.field("CloudTrail", console_link(event));
+    text.field("CloudTrail", console_link(told));
     text.field("Alert id", Some(told.alert.alert_id.clone()));
     text.0
 }
 
 /// `(AssumedRole, key ASIA..., with MFA)`, as far as the record says so.
 fn credentials(told: &Told<'_>) -> Option<String> {
-    let identity = json::get(told.event.record.as_bytes(), "userIdentity").unwrap_or_default();
+    let identity = told.record.get("userIdentity");
     let Facts { user_identity_type, .. } = &told.event.facts;
-    let key = raw_text(identity, &["accessKeyId"]).map(|key| format!("key {}", shown(&key, 128)));
-    let mfa = match raw_text(identity, &["sessionContext", "attributes", "mfaAuthenticated"]).as_deref() {
+    let key = text_at(identity, &["accessKeyId"]).map(|key| format!("key {}", shown(&key, 128)));
+    let mfa = match text_at(identity, &["sessionContext", "attributes", "mfaAuthenticated"]).as_deref() {
         Some("true") => Some("with MFA".to_owned()),
         Some("false") => Some("without MFA".to_owned()),
         _ => None,

@@ -16,7 +16,7 @@ use super::group::GroupDocument;
 use super::render::{Detail, MAX_RULE_ID};
 use super::sentence::sentence;
 use super::text::{shown, visible_json};
-use super::told::{Told, ToldRule, console_link, raw_text};
+use super::told::{Told, ToldRule, console_link, text_at};
 use super::{DetectedEvent, Outcome};
 use crate::cloudtrail::json as record_json;
 use crate::rules::Severity;
@@ -113,10 +113,10 @@ pub(super) fn finding(told: &Told<'_>, detail: Detail) -> String {
         Some(crossing) if crossing.step > 1 => Activity::Update,
         _ => Activity::Create,
     };
-    let api = api(event);
+    let api = api(told);
     let evidence = Evidence {
         api: api.clone(),
-        actor: actor(event),
+        actor: actor(told),
         src_endpoint: source(event),
         http_request: facts.user_agent.as_ref().map(|agent| json!({ "user_agent": agent })),
         data: record,
@@ -157,7 +157,7 @@ pub(super) fn finding(told: &Told<'_>, detail: Detail) -> String {
     };
     let finding = Finding {
         api,
-        resources: resources(event),
+        resources: resources(told),
         evidences: if has_evidence { vec![evidence] } else { Vec::new() },
         remediation: remediation(&rules, detail),
         ..common.finding()
@@ -277,7 +277,7 @@ fn information(told: &Told<'_>, rules: &[&ToldRule<'_>], detail: Detail) -> Vec<
         ("data_sources", Some(json!(["AWS CloudTrail"]))),
         ("first_seen_time", time(0)),
         ("last_seen_time", time(1)),
-        ("src_url", console_link(told.event).map(Value::from)),
+        ("src_url", console_link(told).map(Value::from)),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
@@ -302,10 +302,10 @@ fn remediation(rules: &[&ToldRule<'_>], detail: Detail) -> Option<Value> {
     Some(object([("desc", Some(json!(text))), ("references", (!runbooks.is_empty()).then(|| json!(runbooks)))]))
 }
 
-fn api(event: &DetectedEvent) -> Option<Value> {
-    let facts = &event.facts;
+fn api(told: &Told<'_>) -> Option<Value> {
+    let facts = &told.event.facts;
     let operation = facts.event_name.as_ref()?;
-    let request = raw_text(event.record.as_bytes(), &["requestID"]).map(|id| json!({ "uid": shown(&id, MAX_VALUE) }));
+    let request = told.record.text(&["requestID"]).map(|id| json!({ "uid": shown(&id, MAX_VALUE) }));
     let response = (facts.outcome != Outcome::Success).then(|| {
         object([
             ("error", facts.error_code.clone().map(Value::from)),
@@ -321,11 +321,11 @@ fn api(event: &DetectedEvent) -> Option<Value> {
     ]))
 }
 
-fn actor(event: &DetectedEvent) -> Option<Value> {
-    let facts = &event.facts;
+fn actor(told: &Told<'_>) -> Option<Value> {
+    let facts = &told.event.facts;
     let name = facts.actor.as_ref()?;
-    let identity = record_json::get(event.record.as_bytes(), "userIdentity").unwrap_or_default();
-    let of = |path: &[&str]| raw_text(identity, path).map(|text| json!(shown(&text, MAX_VALUE)));
+    let identity = told.record.get("userIdentity");
+    let of = |path: &[&str]| text_at(identity, path).map(|text| json!(shown(&text, MAX_VALUE)));
     let (type_id, kind) = match facts.user_identity_type.as_deref() {
         None => (0, "Unknown"),
         Some("Root") => (2, "Admin"),
@@ -343,7 +343,7 @@ fn actor(event: &DetectedEvent) -> Option<Value> {
         ("credential_uid", of(&["accessKeyId"])),
         ("account", account),
     ]);
-    let attribute = |name: &str| raw_text(identity, &["sessionContext", "attributes", name]);
+    let attribute = |name: &str| text_at(identity, &["sessionContext", "attributes", name]);
     let session = object([
         ("issuer", of(&["sessionContext", "sessionIssuer", "arn"])),
         ("created_time", attribute("creationDate").and_then(|text| parsed(&text)).map(Value::from)),
@@ -360,10 +360,9 @@ fn source(event: &DetectedEvent) -> Option<Value> {
     Some(json!({ name: text }))
 }
 
-fn resources(event: &DetectedEvent) -> Vec<Value> {
-    let list = record_json::get(event.record.as_bytes(), "resources").unwrap_or_default();
-    let all = record_json::elements(list).filter_map(|resource| {
-        let of = |name: &str| raw_text(resource, &[name]).map(|text| json!(shown(&text, MAX_VALUE)));
+fn resources(told: &Told<'_>) -> Vec<Value> {
+    let all = record_json::elements(told.record.get("resources")).filter_map(|resource| {
+        let of = |name: &str| text_at(resource, &[name]).map(|text| json!(shown(&text, MAX_VALUE)));
         let owner = of("accountId").map(|uid| json!({ "account": { "uid": uid } }));
         Some(object([("uid", Some(of("ARN")?)), ("type", of("type")), ("owner", owner)]))
     });

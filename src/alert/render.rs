@@ -159,8 +159,8 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
-    use super::*;
     use super::super::testing::valid;
+    use super::*;
     use crate::alert::{Source, SourceObject, alert_id, detected_event};
     use crate::rules::{Detection, Mode, RuleInfo};
 
@@ -261,19 +261,26 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1
 
-        HIGH: CreateAccessKey (success)
+        HIGH: Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.
 
-        Who:        Admin/alice (AssumedRole)
+        Who:        Admin/alice (AssumedRole, key ASIAIOSFODNN7EXAMPLE, with MFA)
         What:       CreateAccessKey on iam.amazonaws.com
-        Account:    111122223333, us-east-1
+        Where:      111122223333, us-east-1
         From:       203.0.113.7, aws-cli/2.15.30 Python/3.11.8
         Outcome:    success
-        Happened:   2024-05-01T12:00:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH iam-access-key: An access key was created
         - MEDIUM iam-change: IAM was changed
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+          aws cloudtrail lookup-events --region us-east-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name bob
+
+        If this is expected, add to "unless" of iam-access-key, iam-change:
+          {"pattern":{"eventSource":["iam.amazonaws.com"],"eventName":["CreateAccessKey"],"userIdentity":{"sessionContext":{"sessionIssuer":{"arn":["arn:aws:iam::111122223333:role/Admin"]}}}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -290,7 +297,7 @@ mod tests {
         region = us-east-1 (String)
         group = 111122223333
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","rules":[{"id":"iam-access-key","severity":"HIGH","title":null,"description":"An access key was created","attack":[],"runbook":null},{"id":"iam-change","severity":"MEDIUM","title":null,"description":"IAM was changed","attack":[],"runbook":null}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"eventVersion":"1.09","userIdentity":{"type":"AssumedRole","principalId":"AROAEXAMPLEEXAMPLE002:alice","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","accountId":"111122223333","accessKeyId":"ASIAIOSFODNN7EXAMPLE","sessionContext":{"sessionIssuer":{"type":"Role","principalId":"AROAEXAMPLEEXAMPLE002","arn":"arn:aws:iam::111122223333:role/Admin","accountId":"111122223333","userName":"Admin"},"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"}}},"eventTime":"2024-05-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","awsRegion":"us-east-1","sourceIPAddress":"203.0.113.7","userAgent":"aws-cli/2.15.30 Python/3.11.8","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"userName":"bob","accessKeyId":"AKIAIOSFODNN7EXAMPLE","status":"Active","createDate":"May 1, 2024, 12:00:00 PM"}},"requestID":"0a1b2c3d-1111-2222-3333-444455556666","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","readOnly":false,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":"111122223333","eventCategory":"Management","tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com"}},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","summary":"Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.","rules":[{"id":"iam-access-key","severity":"HIGH","title":null,"description":"An access key was created","check":null,"attack":[],"runbook":null},{"id":"iam-change","severity":"MEDIUM","title":null,"description":"IAM was changed","check":null,"attack":[],"runbook":null}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"eventVersion":"1.09","userIdentity":{"type":"AssumedRole","principalId":"AROAEXAMPLEEXAMPLE002:alice","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","accountId":"111122223333","accessKeyId":"ASIAIOSFODNN7EXAMPLE","sessionContext":{"sessionIssuer":{"type":"Role","principalId":"AROAEXAMPLEEXAMPLE002","arn":"arn:aws:iam::111122223333:role/Admin","accountId":"111122223333","userName":"Admin"},"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"}}},"eventTime":"2024-05-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","awsRegion":"us-east-1","sourceIPAddress":"203.0.113.7","userAgent":"aws-cli/2.15.30 Python/3.11.8","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"userName":"bob","accessKeyId":"AKIAIOSFODNN7EXAMPLE","status":"Active","createDate":"May 1, 2024, 12:00:00 PM"}},"requestID":"0a1b2c3d-1111-2222-3333-444455556666","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","readOnly":false,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":"111122223333","eventCategory":"Management","tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com"}},"truncated":false}"#);
     }
 
     #[test]
@@ -302,18 +309,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] AuthorizeSecurityGroupIngress (denied) by user/mallory in 111122223333 us-gov-west-1
 
-        HIGH: AuthorizeSecurityGroupIngress (denied)
+        HIGH: user/mallory called AuthorizeSecurityGroupIngress in account 111122223333, us-gov-west-1, and was denied.
 
-        Who:        arn:aws:iam::111122223333:user/mallory (IAMUser)
+        Who:        arn:aws:iam::111122223333:user/mallory (IAMUser, key AKIAIOSFODNN7EXAMPLE)
         What:       AuthorizeSecurityGroupIngress on ec2.amazonaws.com
-        Account:    111122223333, us-gov-west-1
+        Where:      111122223333, us-gov-west-1
         From:       203.0.113.9, Boto3/1.34.0 http[:]//evil.example/
         Outcome:    denied: Client.UnauthorizedOperation: You are not authorized to perform this operation.
-        Happened:   2024-05-01T12:00:03Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:03Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show b7e6d5c4-5b0e-4c0f-9b1a-0d6c3e5f7a96
+          aws cloudtrail lookup-events --region us-gov-west-1 --start-time 2024-05-01T11:00:03Z --end-time 2024-05-01T13:00:03Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=AKIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name mallory
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["ec2.amazonaws.com"],"eventName":["AuthorizeSecurityGroupIngress"],"errorCode":[{"exists":true}],"userIdentity":{"arn":["arn:aws:iam::111122223333:user/mallory"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -341,18 +355,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] StopLogging by root in 111122223333 cn-north-1
 
-        HIGH: StopLogging (success)
+        HIGH: The root user called StopLogging in account 111122223333, cn-north-1, and it succeeded.
 
         Who:        arn:aws:iam::111122223333:root (Root)
         What:       StopLogging on cloudtrail.amazonaws.com
-        Account:    111122223333, cn-north-1
+        Where:      111122223333, cn-north-1
         From:       198.51.100.7, console.amazonaws.com
         Outcome:    success
-        Happened:   2024-05-01T12:00:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show d1
+          aws cloudtrail lookup-events --region cn-north-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=Username,AttributeValue=root --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam get-account-summary
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["cloudtrail.amazonaws.com"],"eventName":["StopLogging"],"userIdentity":{"arn":["arn:aws:iam::111122223333:root"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -378,18 +399,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] RotateKey by kms.amazonaws.com in 111122223333 eu-west-1
 
-        HIGH: RotateKey (success)
+        HIGH: kms.amazonaws.com reported RotateKey on arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012 in account 111122223333, eu-west-1.
 
         Who:        kms.amazonaws.com
         What:       RotateKey on kms.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         From:       kms.amazonaws.com, kms.amazonaws.com
         Outcome:    success
-        Happened:   2024-05-01T12:02:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:02:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:02:00Z --end-time 2024-05-01T13:02:00Z --lookup-attributes AttributeKey=EventId,AttributeValue=a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93 --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["kms.amazonaws.com"],"eventName":["RotateKey"],"userIdentity":{"invokedBy":["kms.amazonaws.com"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -415,18 +443,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] ConsoleLogin (failed) by carol in 111122223333 eu-west-1
 
-        HIGH: ConsoleLogin (failed)
+        HIGH: carol tried to sign in to the console in account 111122223333, eu-west-1, and failed.
 
         Who:        carol (IAMUser)
         What:       ConsoleLogin on signin.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         From:       198.51.100.23, Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0
         Outcome:    failed: Failed authentication
-        Happened:   2024-05-01T12:01:40Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:01:40Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show e7d6c5b4-5b0e-4c0f-9b1a-0d6c3e5f7a92
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:01:40Z --end-time 2024-05-01T13:01:40Z --lookup-attributes AttributeKey=Username,AttributeValue=carol --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name carol
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["signin.amazonaws.com"],"eventName":["ConsoleLogin"],"errorMessage":[{"exists":true}],"userIdentity":{"principalId":["AIDAEXAMPLEEXAMPLE003"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -452,16 +487,20 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] ListUsers insight in 111122223333 eu-west-1
 
-        HIGH: ListUsers insight (success)
+        HIGH: CloudTrail saw an unusual rate of calls of ListUsers in account 111122223333, eu-west-1.
 
         What:       ListUsers on iam.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         Outcome:    success
-        Happened:   2024-05-01T12:03:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:03:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:03:00Z --end-time 2024-05-01T13:03:00Z --lookup-attributes AttributeKey=EventId,AttributeValue=f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94 --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -490,13 +529,16 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [LOW] unnamed event
 
-        LOW: unnamed event (success)
+        LOW: Somebody called an unnamed call, and it succeeded.
 
         Outcome:    success
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - LOW example-rule: Anything
+
+        Run next:
+          trailhound events show 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
 
         Record:     came in a message, not in an object
         Event id:   44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
@@ -507,7 +549,7 @@ mod tests {
         rule_ids = ["example-rule"] (String.Array)
         group = unknown
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","summary":"Somebody called an unnamed call, and it succeeded.","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","check":null,"attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
     }
 
     #[test]
@@ -531,17 +573,23 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] Delete\r\nSeverity: LOW\u{1b}[2J (denied) by ?n? ?? \u{20.. in 1111\u{0}2222 evil.example/#..
 
-        HIGH: Delete\r\nSeverity: LOW\u{1b}[2J (denied)
+        HIGH: ünï 日本 \u{200b}<b>"x"</b> called Delete\r\nSeverity: LOW\u{1b}[2J in account 1111\u{0}2222, evil.example/#us-east-1, and was denied.
 
         Who:        ünï 日本 \u{200b}<b>"x"</b> (\u{202e}tooR)
         What:       Delete\r\nSeverity: LOW\u{1b}[2J on iam\u{2028}.amazonaws.com
-        Account:    1111\u{0}2222, evil.example/#us-east-1
+        Where:      1111\u{0}2222, evil.example/#us-east-1
         From:       203.0.113.7\nOutcome: success, curl https[:]//evil.example/?a=b\u{85}\u{feff}
         Outcome:    denied: AccessDenied\u{7f}
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 1111\u{0}2222:
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["iam\u2028.amazonaws.com"],"eventName":["Delete\r\nSeverity: LOW\u001b[2J"],"errorCode":[{"exists":true}],"userIdentity":{"userName":["ünï 日本 \u200b<b>\"x\"</b>"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -593,6 +641,7 @@ mod tests {
             let (id, description) = (character.repeat(200), character.repeat(3000));
             let rule = |i| RuleInfo {
                 title: Some(description.clone()),
+                check: Some(description.clone()),
                 attack: vec![id.clone(); 50],
                 runbook: Some(description.clone()),
                 ..RuleInfo::new(format!("{i:03}{id}"), Severity::Critical, description.clone())
@@ -634,9 +683,9 @@ mod tests {
         assert_eq!(
             document_of(&outbound)["rules"],
             json!([
-                { "id": "b-high", "severity": "HIGH", "title": null, "description": "High", "attack": [], "runbook": null },
-                { "id": "gone", "severity": "MEDIUM", "title": null, "description": null, "attack": [], "runbook": null },
-                { "id": "a-low", "severity": "LOW", "title": null, "description": "Low", "attack": [], "runbook": null },
+                { "id": "b-high", "severity": "HIGH", "title": null, "description": "High", "check": null, "attack": [], "runbook": null },
+                { "id": "gone", "severity": "MEDIUM", "title": null, "description": null, "check": null, "attack": [], "runbook": null },
+                { "id": "a-low", "severity": "LOW", "title": null, "description": "Low", "check": null, "attack": [], "runbook": null },
             ])
         );
         assert_eq!(document_of(&outbound)["severity"], "HIGH");
@@ -661,6 +710,7 @@ mod tests {
         let of = |title: &str, technique: &str, runbook: &str| RuleInfo {
             title: Some(title.to_owned()),
             attack: vec![technique.to_owned(), "T1078.004".to_owned()],
+            check: Some(format!("who owns {title}.")),
             runbook: Some(runbook.to_owned()),
             ..RuleInfo::new("iam-access-key", Severity::High, "An access key was created")
         };
@@ -671,7 +721,8 @@ mod tests {
             document_of(&outbound)["rules"][0],
             json!({
                 "id": "iam-access-key", "severity": "HIGH", "title": "Key created",
-                "description": "An access key was created", "attack": ["T1098.001", "T1078.004"],
+                "description": "An access key was created", "check": "who owns Key created.",
+                "attack": ["T1098.001", "T1078.004"],
                 "runbook": "https://wiki.example.com/iam-access-key",
             })
         );
@@ -680,6 +731,7 @@ mod tests {
         assert!(
             email.contains(
                 "- HIGH iam-access-key: An access key was created\n  \
+                 Check first: who owns Key created.\n  \
                  Runbook: https://wiki.example.com/iam-access-key\n\n"
             ),
             "{email}"
@@ -688,6 +740,7 @@ mod tests {
         let outbound = rendered(&event(of("a\u{202e}b", "T1\n", "x\ny")));
         check(&outbound);
         let rule = document_of(&outbound)["rules"][0].clone();
+        assert_eq!(rule["check"], "who owns a\\u{202e}b.");
         assert_eq!((&rule["title"], &rule["attack"][0]), (&json!("a\\u{202e}b"), &json!("T1\\n")));
         assert_eq!(rule["runbook"], "x\\ny");
         assert!(part(&outbound, "email").contains("  Runbook: x\\ny\n"));

@@ -1,7 +1,8 @@
 //! What happened, in one sentence: who did what, on what, where, and how it ended.
 
-use super::told::{Told, first_of, is_insight, raw_text};
-use super::{DetectedEvent, Facts, Outcome, correlation, group};
+use super::told::{Record, Told};
+use super::{Facts, Outcome, correlation, group};
+use crate::cloudtrail::json;
 use crate::tracker::Crossing;
 
 /// How a text of others stands in the sentence: at most so many characters of it.
@@ -55,7 +56,7 @@ const TARGETS: [(&str, &str); 39] = [
 
 /// The sentence, without a full stop in front of what follows: it ends with one.
 pub(super) fn sentence(told: &Told<'_>, mark: Mark) -> String {
-    let happened = happened(told.event, mark);
+    let happened = happened(&told.event.facts, &told.record, mark);
     match told.crossing.and_then(|crossing| introduction(crossing, mark)) {
         Some(introduction) => format!("{introduction}: {happened}"),
         None => happened,
@@ -72,16 +73,13 @@ fn introduction(crossing: &Crossing, mark: Mark) -> Option<String> {
     (crossing.step > 1).then(|| format!("{} events since {} for {of}, such as this", state.count, state.first))
 }
 
-fn happened(event: &DetectedEvent, mark: Mark) -> String {
-    let facts = &event.facts;
-    let record = event.record.as_bytes();
+fn happened(facts: &Facts, record: &Record<'_>, mark: Mark) -> String {
     let name = facts.event_name.as_deref().map_or_else(|| "an unnamed call".to_owned(), |name| mark(name, MAX_CHARS));
     let place = place(facts, mark);
-    if is_insight(event) {
-        let has_errors =
-            raw_text(record, &["insightDetails", "insightType"]).is_some_and(|kind| kind.contains("Error"));
+    if record.is_insight() {
+        let has_errors = record.text(&["insightDetails", "insightType"]).is_some_and(|kind| kind.contains("Error"));
         let of = if has_errors { "errors of" } else { "calls of" };
-        let verb = match raw_text(record, &["insightDetails", "state"]).as_deref() {
+        let verb = match record.text(&["insightDetails", "state"]).as_deref() {
             Some("End") => "saw the end of an unusual rate of",
             _ => "saw an unusual rate of",
         };
@@ -95,7 +93,7 @@ fn happened(event: &DetectedEvent, mark: Mark) -> String {
         };
     }
     let target = target(record, mark).map(|target| format!(" on {target}")).unwrap_or_default();
-    let is_of_service = raw_text(record, &["eventType"]).as_deref() == Some("AwsServiceEvent");
+    let is_of_service = record.text(&["eventType"]).as_deref() == Some("AwsServiceEvent");
     let verb = if is_of_service { "reported" } else { "called" };
     let end = match facts.outcome {
         Outcome::Success if is_of_service => String::new(),
@@ -137,18 +135,23 @@ fn place(facts: &Facts, mark: Mark) -> String {
 }
 
 /// What the call is about: by its parameters, else the first resource of the record.
-fn target(record: &[u8], mark: Mark) -> Option<String> {
-    let named = TARGETS.iter().filter_map(|(parameter, noun)| {
-        let value = mark(&raw_text(record, &["requestParameters", parameter])?, MAX_CHARS);
-        Some(if noun.is_empty() { value } else { format!("{noun} {value}") })
-    });
-    let named: Vec<String> = named.take(2).collect();
+fn target(record: &Record<'_>, mark: Mark) -> Option<String> {
+    let mut named: Vec<(usize, String)> = json::members(record.get("requestParameters"))
+        .filter_map(|member| {
+            let at = TARGETS.iter().position(|(parameter, _)| json::key_is(member.key, parameter))?;
+            let (_, noun) = TARGETS.get(at)?;
+            let value = mark(&json::string(member.value).filter(|text| !text.is_empty())?, MAX_CHARS);
+            Some((at, if noun.is_empty() { value } else { format!("{noun} {value}") }))
+        })
+        .collect();
+    named.sort_by_key(|(at, _)| *at);
     if !named.is_empty() {
-        return Some(named.join(", "));
+        let first: Vec<String> = named.into_iter().take(2).map(|(_, target)| target).collect();
+        return Some(first.join(", "));
     }
-    let instance = first_of(record, &["requestParameters", "instancesSet", "items"], &["instanceId"]);
+    let instance = record.first_of(&["requestParameters", "instancesSet", "items"], &["instanceId"]);
     if let Some(instance) = instance {
         return Some(format!("instance {}", mark(&instance, MAX_CHARS)));
     }
-    first_of(record, &["resources"], &["ARN"]).map(|arn| mark(&arn, MAX_CHARS))
+    record.first_of(&["resources"], &["ARN"]).map(|arn| mark(&arn, MAX_CHARS))
 }

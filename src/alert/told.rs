@@ -12,6 +12,7 @@ use crate::tracker::Crossing;
 /// Everything that is told.
 pub(super) struct Told<'a> {
     pub(super) event: &'a DetectedEvent,
+    pub(super) record: Record<'a>,
     pub(super) alert: &'a ClaimedAlert,
     pub(super) severity: Severity,
     /// The gravest first.
@@ -65,13 +66,13 @@ impl<'a> Told<'a> {
     ) -> Self {
         let rules = told_rules(event, alert, rules);
         let severity = rules.first().map_or(alert.severity, |rule| rule.severity);
-        Self { event, alert, severity, rules, crossing }
+        Self { event, record: Record::new(event), alert, severity, rules, crossing }
     }
 
     /// What people call the event. An Insight is about many calls, not one.
     pub(super) fn name(&self) -> String {
         let name = self.event.facts.event_name.as_deref().unwrap_or("unnamed event");
-        if is_insight(self.event) { format!("{name} insight") } else { name.to_owned() }
+        if self.record.is_insight() { format!("{name} insight") } else { name.to_owned() }
     }
 
     /// What all alerts about the same thing have in common: the group's, or the key's, or the event's.
@@ -111,27 +112,65 @@ fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a 
     told
 }
 
-pub(super) fn is_insight(event: &DetectedEvent) -> bool {
-    json::get(event.record.as_bytes(), "insightDetails").is_some_and(json::is_object)
+/// The members of a record that alerts read, found in one pass: records may be megabytes long.
+pub(super) struct Record<'a>(Vec<(&'static str, &'a [u8])>);
+
+const MEMBERS: [&str; 12] = [
+    "userIdentity",
+    "requestParameters",
+    "responseElements",
+    "resources",
+    "insightDetails",
+    "eventName",
+    "eventSource",
+    "eventType",
+    "errorCode",
+    "errorMessage",
+    "requestID",
+    "recipientAccountId",
+];
+
+impl<'a> Record<'a> {
+    pub(super) fn new(event: &'a DetectedEvent) -> Self {
+        let known = json::members(event.record.as_bytes())
+            .filter_map(|member| Some((*MEMBERS.iter().find(|name| json::key_is(member.key, name))?, member.value)));
+        Self(known.collect())
+    }
+
+    /// One of [`MEMBERS`]; empty where it is absent. Of several the last one counts.
+    pub(super) fn get(&self, name: &str) -> &'a [u8] {
+        self.0.iter().rev().find(|(known, _)| *known == name).map_or(&[], |(_, value)| value)
+    }
+
+    /// A string, as it stands in the record: neither cut nor escaped. Nothing where it is empty or no string.
+    pub(super) fn text(&self, path: &[&str]) -> Option<String> {
+        let (first, rest) = path.split_first()?;
+        text_at(self.get(first), rest)
+    }
+
+    /// Of the first element of a list, a string.
+    pub(super) fn first_of(&self, list: &[&str], path: &[&str]) -> Option<String> {
+        let (first, rest) = list.split_first()?;
+        text_at(json::elements(json::get_path(self.get(first), rest)?).next()?, path)
+    }
+
+    pub(super) fn is_insight(&self) -> bool {
+        json::is_object(self.get("insightDetails"))
+    }
 }
 
-/// A string of the record, as it stands there: neither cut nor escaped. Nothing where it is empty or no string.
-pub(super) fn raw_text(record: &[u8], path: &[&str]) -> Option<String> {
-    let text = json::get_path(record, path).and_then(json::string)?;
+/// As [`Record::text`], below any value.
+pub(super) fn text_at(value: &[u8], path: &[&str]) -> Option<String> {
+    let text = json::get_path(value, path).and_then(json::string)?;
     (!text.is_empty()).then(|| text.into_owned())
-}
-
-/// Of the first element of a list in the record, a string.
-pub(super) fn first_of(record: &[u8], list: &[&str], path: &[&str]) -> Option<String> {
-    raw_text(json::elements(json::get_path(record, list)?).next()?, path)
 }
 
 /// The event in CloudTrail's console, where it has an id and a region of a partition whose console we know. Insight
 /// events are not on that page.
-pub(super) fn console_link(event: &DetectedEvent) -> Option<String> {
-    let id = own_id(event.record.as_bytes()).filter(|_| !is_insight(event))?;
+pub(super) fn console_link(told: &Told<'_>) -> Option<String> {
+    let id = own_id(told.event.record.as_bytes()).filter(|_| !told.record.is_insight())?;
     // The region becomes a host name: it must not bring one of its own.
-    let region = region(event)?;
+    let region = region(told.event)?;
     let domain = if region.starts_with("cn-") {
         "console.amazonaws.cn"
     } else if region.starts_with("us-gov-") {
