@@ -31,6 +31,10 @@ fn show(event: &DetectedEvent) -> Option<String> {
 
 /// What else the actor did: by the access key, else by the name, else at least the event as CloudTrail has it.
 fn around(event: &DetectedEvent, record: &Record<'_>) -> Option<String> {
+    if record.is_insight() {
+        // It has no caller, and is not in the history of management events: the calls that it is about are.
+        return lookup(event, "EventName", &record.text(&["insightDetails", "eventName"])?);
+    }
     let identity = |path: &[&str]| text_at(record.get("userIdentity"), path);
     let is_key = |key: &String| (16..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if let Some(key) = identity(&["accessKeyId"]).filter(is_key) {

@@ -16,14 +16,19 @@ const DAYS: i64 = 90;
 
 /// What names the caller, the most lasting first: of a session its role.
 const ACTORS: [&[&str]; 5] =
-    [&["sessionContext", "sessionIssuer", "arn"], &["arn"], &["principalId"], &["userName"], &["invokedBy"]];
+    [&["sessionContext", "sessionIssuer", "arn"], &["arn"], &["userName"], &["principalId"], &["invokedBy"]];
 
 /// An element of a rule's `unless`, as JSON on one line: this call by this caller; where it did not succeed, only where
 /// it fails again. Nothing where the record does not name both.
 pub(super) fn exception(event: &DetectedEvent, record: &Record<'_>) -> Option<String> {
     let fits = |text: &String| text.len() <= MAX_VALUE;
     let identity = record.get("userIdentity");
+    // Of a sign-in that failed since there is no such user, CloudTrail hides the name: it is everybody's.
+    let is_hidden = |text: &String| text == "HIDDEN_DUE_TO_SECURITY_REASONS";
     let (path, actor) = ACTORS.into_iter().find_map(|path| Some((path, text_at(identity, path).filter(fits)?)))?;
+    if is_hidden(&actor) {
+        return None;
+    }
     let name = record.text(&["eventName"]).filter(fits)?;
     let mut pattern = Map::new();
     for (key, text) in [("eventSource", record.text(&["eventSource"])), ("eventName", Some(name.clone()))] {
@@ -146,6 +151,8 @@ mod tests {
     #[test]
     fn there_is_none_without_a_caller_or_a_name() {
         assert_eq!(exception_for(&event(&record(json!({ "type": "IAMUser" })))), None);
+        let nobody = json!({ "type": "IAMUser", "userName": "HIDDEN_DUE_TO_SECURITY_REASONS" });
+        assert_eq!(exception_for(&event(&record(nobody))), None);
         let mut unnamed = record(session("Admin", "alice"));
         unnamed["eventName"] = Value::Null;
         assert_eq!(exception_for(&event(&unnamed)), None);

@@ -247,6 +247,7 @@ mod tests {
         ");
         let (subject, email, document) = rendered(&opening);
         assert_eq!(subject, "[HIGH] StopLogging by user/alice in 111122223333 us-east-1");
+        assert!(email.starts_with("HIGH: user/alice called StopLogging in account"), "{email}");
         assert!(email.contains("Group:      opened for userIdentity.arn = arn:"), "{email}");
         assert_eq!(
             document["group"],
@@ -275,7 +276,12 @@ mod tests {
         Addresses: 203.0.113.8 18, 203.0.113.7 17, 203.0.113.6 16, 203.0.113.5 15, 203.0.113.4 14
         Group id: ID
         ");
-        let (subject, _, document) = rendered(&later);
+        let (subject, email, document) = rendered(&later);
+        assert_eq!(
+            email.lines().next().unwrap(),
+            "HIGH: 112 events since 2024-05-01T12:00:03Z for userIdentity.arn = arn:aws:iam::111122223333:user/alice, no errorCode, \
+             such as this: user/alice called StopLogging in account 111122223333, us-east-1, and it succeeded."
+        );
         assert_eq!(subject, "[HIGH] 112 events: StopLogging by user/alice in 111122223333 us-east-1");
         assert_eq!((&document["group"]["count"], &document["group"]["previous_count"]), (&json!(112), &Value::Null));
         assert_eq!(document["group"]["names"][0], json!({ "value": "DeleteTrail", "count": 100 }));

@@ -461,7 +461,7 @@ mod tests {
           aws iam list-access-keys --user-name carol
 
         If this is expected, add to "unless" of example-rule:
-          {"pattern":{"eventSource":["signin.amazonaws.com"],"eventName":["ConsoleLogin"],"errorMessage":[{"exists":true}],"userIdentity":{"principalId":["AIDAEXAMPLEEXAMPLE003"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
+          {"pattern":{"eventSource":["signin.amazonaws.com"],"eventName":["ConsoleLogin"],"errorMessage":[{"exists":true}],"userIdentity":{"userName":["carol"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -487,7 +487,7 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] ListUsers insight in 111122223333 eu-west-1
 
-        HIGH: CloudTrail saw an unusual rate of calls of ListUsers in account 111122223333, eu-west-1.
+        HIGH: CloudTrail saw an unusual rate of calls to ListUsers in account 111122223333, eu-west-1.
 
         What:       ListUsers on iam.amazonaws.com
         Where:      111122223333, eu-west-1
@@ -499,7 +499,7 @@ mod tests {
 
         Run next, with credentials of account 111122223333:
           trailhound events show f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94
-          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:03:00Z --end-time 2024-05-01T13:03:00Z --lookup-attributes AttributeKey=EventId,AttributeValue=f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94 --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:03:00Z --end-time 2024-05-01T13:03:00Z --lookup-attributes AttributeKey=EventName,AttributeValue=ListUsers --query 'Events[].[EventTime,EventSource,EventName]' --output text
           aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
@@ -529,7 +529,7 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [LOW] unnamed event
 
-        LOW: Somebody called an unnamed call, and it succeeded.
+        LOW: Somebody called something unnamed, and it succeeded.
 
         Outcome:    success
         When:       detected 2024-05-01T12:07:31.482Z
@@ -549,7 +549,7 @@ mod tests {
         rule_ids = ["example-rule"] (String.Array)
         group = unknown
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","summary":"Somebody called an unnamed call, and it succeeded.","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","check":null,"attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","summary":"Somebody called something unnamed, and it succeeded.","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","check":null,"attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
     }
 
     #[test]
@@ -758,6 +758,252 @@ mod tests {
             (document["rules"][0]["attack"].as_array().unwrap().len(), &document["truncated"]),
             (20, &json!(true))
         );
+    }
+
+    #[test]
+    fn the_text_of_an_event_is_the_mail_of_its_alert() {
+        let shadow = RuleInfo { mode: Mode::Shadow, ..RuleInfo::new("on-trial", Severity::Critical, "On trial") };
+        let rules = vec![Arc::new(shadow.clone()), rule("a", Severity::Low, "A")];
+        let event = detected(fixture("eventbridge_api_call.json"), rules);
+        assert_eq!(crate::alert::text(&event, &RuleSet::default()), part(&rendered(&event), "email"));
+        let recorded = detected(fixture("eventbridge_api_call.json"), vec![Arc::new(shadow)]);
+        assert!(crate::alert::text(&recorded, &RuleSet::default()).contains("- CRITICAL on-trial: On trial\n"));
+    }
+
+    /// As a chat shows it, and as a SIEM reads it.
+    #[test]
+    fn one_alert_in_the_other_formats() {
+        let rule = RuleInfo {
+            title: Some("Access key made for another user".to_owned()),
+            check: Some("whether the user asked for it.".to_owned()),
+            attack: vec!["T1098.001".to_owned()],
+            attack_version: Some("16.1".to_owned()),
+            tags: vec!["persistence".to_owned()],
+            runbook: Some("https://wiki.example.com/keys".to_owned()),
+            ..RuleInfo::new("iam-access-key", Severity::High, "One identity made an access key for another.")
+        };
+        let event = detected(fixture("eventbridge_api_call.json"), vec![Arc::new(rule)]);
+        let alert = claimed(&event, ["iam-access-key".to_owned()].into());
+        let of = |format| {
+            let mut document = valid(&render(&event, &alert, &RuleSet::default(), None, format), format);
+            if format == AlertFormat::Ocsf {
+                // The record, which other tests look at, and what changes with each release.
+                document["evidences"][0]["data"] = json!({ "eventID": document["evidences"][0]["data"]["eventID"] });
+                document["metadata"]["product"]["version"] = json!("VERSION");
+            }
+            format!("{document:#}")
+        };
+        insta::assert_snapshot!(of(AlertFormat::Chatbot), @r#"
+        {
+          "version": "1.0",
+          "source": "custom",
+          "id": "95706127581ac6373616518969e7bdb7",
+          "content": {
+            "textType": "client-markdown",
+            "title": "[HIGH] `CreateAccessKey` by `Admin/alice` in `111122223333`",
+            "description": "`Admin/alice` called `CreateAccessKey` on user `bob` in account `111122223333`, `us-east-1`, and it succeeded.\n\nWho: `Admin/alice`, `AssumedRole`\nFrom: `203.0.113.7`, `aws-cli/2.15.30 Python/3.11.8`\nOutcome: `success`\nWhen: `2024-05-01T12:00:00Z`\n\nHIGH `iam-access-key`: One identity made an access key for another.\nRunbook: https://wiki.example.com/keys\n\nhttps://us-east-1.console.aws.amazon.com/cloudtrailv2/home?region=us-east-1#/events/c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91\n\nIf this is expected, add to \"unless\" of `iam-access-key`:\n`{\"pattern\":{\"eventSource\":[\"iam.amazonaws.com\"],\"eventName\":[\"CreateAccessKey\"],\"userIdentity\":{\"sessionContext\":{\"sessionIssuer\":{\"arn\":[\"arn:aws:iam::111122223333:role/Admin\"]}}}},\"reason\":\"Expected: say why, and who agreed\",\"until\":\"2024-07-30\"}`",
+            "nextSteps": [
+              "Check first: whether the user asked for it.",
+              "`trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91`",
+              "`aws cloudtrail lookup-events --region us-east-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text`",
+              "`aws iam list-access-keys --user-name bob`"
+            ],
+            "keywords": [
+              "HIGH",
+              "iam-access-key",
+              "T1098.001"
+            ]
+          },
+          "metadata": {
+            "threadId": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+            "summary": "[HIGH] `CreateAccessKey` by `Admin/alice` in `111122223333`",
+            "eventType": "trailhound-alert",
+            "additionalContext": {
+              "account_id": "111122223333",
+              "actor": "Admin/alice",
+              "detected_at": "2024-05-01T12:07:31.482Z",
+              "event_id": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+              "event_name": "CreateAccessKey",
+              "event_source": "iam.amazonaws.com",
+              "outcome": "success",
+              "region": "us-east-1",
+              "severity": "HIGH",
+              "source_ip": "203.0.113.7"
+            }
+          }
+        }
+        "#);
+        insta::assert_snapshot!(of(AlertFormat::Ocsf), @r#"
+        {
+          "activity_id": 1,
+          "activity_name": "Create",
+          "category_uid": 2,
+          "category_name": "Findings",
+          "class_uid": 2004,
+          "class_name": "Detection Finding",
+          "type_uid": 200401,
+          "type_name": "Detection Finding: Create",
+          "severity_id": 4,
+          "severity": "High",
+          "status_id": 1,
+          "status": "New",
+          "is_alert": true,
+          "time": 1714564800000,
+          "message": "Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.",
+          "metadata": {
+            "version": "1.5.0",
+            "uid": "95706127581ac6373616518969e7bdb7",
+            "product": {
+              "name": "trailhound",
+              "vendor_name": "trailhound",
+              "version": "VERSION"
+            },
+            "profiles": [
+              "cloud"
+            ],
+            "log_provider": "AWS",
+            "log_name": "CloudTrail",
+            "logged_time": 1714565251482,
+            "original_time": "2024-05-01T12:00:00Z"
+          },
+          "finding_info": {
+            "created_time": 1714565251482,
+            "uid": "95706127581ac6373616518969e7bdb7",
+            "title": "Access key made for another user",
+            "desc": "One identity made an access key for another.",
+            "types": [
+              "persistence"
+            ],
+            "analytic": {
+              "uid": "iam-access-key",
+              "name": "Access key made for another user",
+              "type": "Rule",
+              "type_id": 1
+            },
+            "attacks": [
+              {
+                "technique": {
+                  "uid": "T1098"
+                },
+                "sub_technique": {
+                  "uid": "T1098.001"
+                },
+                "version": "16.1"
+              }
+            ],
+            "data_sources": [
+              "AWS CloudTrail"
+            ],
+            "src_url": "https://us-east-1.console.aws.amazon.com/cloudtrailv2/home?region=us-east-1#/events/c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91"
+          },
+          "cloud": {
+            "provider": "AWS",
+            "account": {
+              "uid": "111122223333",
+              "type": "AWS Account",
+              "type_id": 10
+            },
+            "region": "us-east-1"
+          },
+          "api": {
+            "operation": "CreateAccessKey",
+            "service": {
+              "name": "iam.amazonaws.com"
+            },
+            "request": {
+              "uid": "0a1b2c3d-1111-2222-3333-444455556666"
+            }
+          },
+          "evidences": [
+            {
+              "api": {
+                "operation": "CreateAccessKey",
+                "service": {
+                  "name": "iam.amazonaws.com"
+                },
+                "request": {
+                  "uid": "0a1b2c3d-1111-2222-3333-444455556666"
+                }
+              },
+              "actor": {
+                "user": {
+                  "name": "Admin/alice",
+                  "uid": "arn:aws:sts::111122223333:assumed-role/Admin/alice",
+                  "uid_alt": "AROAEXAMPLEEXAMPLE002:alice",
+                  "type": "AssumedRole",
+                  "type_id": 99,
+                  "credential_uid": "ASIAIOSFODNN7EXAMPLE",
+                  "account": {
+                    "uid": "111122223333",
+                    "type": "AWS Account",
+                    "type_id": 10
+                  }
+                },
+                "session": {
+                  "issuer": "arn:aws:iam::111122223333:role/Admin",
+                  "created_time": 1714564682000,
+                  "is_mfa": true
+                }
+              },
+              "src_endpoint": {
+                "ip": "203.0.113.7"
+              },
+              "http_request": {
+                "user_agent": "aws-cli/2.15.30 Python/3.11.8"
+              },
+              "data": {
+                "eventID": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91"
+              }
+            }
+          ],
+          "remediation": {
+            "desc": "Check first: whether the user asked for it.",
+            "references": [
+              "https://wiki.example.com/keys"
+            ]
+          },
+          "unmapped": {
+            "alert_id": "95706127581ac6373616518969e7bdb7",
+            "event_id": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+            "outcome": "success",
+            "source": {
+              "bucket": "example-trail-logs",
+              "key": "AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz",
+              "version": "3HL4kqtJvjVBH40Nrjfkd.EXAMPLE",
+              "index": 12
+            },
+            "rules": [
+              "iam-access-key"
+            ],
+            "truncated": false
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_chat_shows_hostile_texts_as_code_and_leaves_out_what_it_could_not_show() {
+        let hostile = "x` <!channel> <@U1> *b* [a](https://evil.example/) & \u{202e}";
+        let record = json!({
+            "eventID": hostile, "eventName": hostile, "eventSource": hostile, "recipientAccountId": hostile,
+            "userIdentity": { "type": "IAMUser", "userName": hostile }, "userAgent": hostile, "errorMessage": hostile,
+            "requestParameters": { "userName": hostile },
+        });
+        let event = detected(record.to_string(), vec![rule("r", Severity::High, "R")]);
+        let alert = claimed(&event, ["r".to_owned()].into());
+        let outbound = render(&event, &alert, &RuleSet::default(), None, AlertFormat::Chatbot);
+        let document = valid(&outbound, AlertFormat::Chatbot);
+        let content = &document["content"];
+        let texts = [&content["title"], &content["description"], &document["metadata"]["summary"]];
+        for text in texts.map(|text| text.as_str().unwrap()) {
+            assert!(!text.contains(['<', '>']) && !text.contains("https://evil"), "{text}");
+            // What is between back quotes is of others, what is outside of them is ours.
+            let ours: String = text.split('`').step_by(2).collect();
+            assert!(!ours.contains("channel") && !ours.contains('*') && !ours.contains("]("), "{ours}");
+        }
+        let steps: Vec<_> = content["nextSteps"].as_array().unwrap().iter().collect();
+        assert!(steps.iter().all(|step| step.as_str().unwrap().starts_with("`aws s3 cp ")), "{steps:?}");
+        assert_eq!(document["metadata"]["threadId"].as_str().unwrap().len(), 64);
     }
 
     #[test]

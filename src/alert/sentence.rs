@@ -74,11 +74,11 @@ fn introduction(crossing: &Crossing, mark: Mark) -> Option<String> {
 }
 
 fn happened(facts: &Facts, record: &Record<'_>, mark: Mark) -> String {
-    let name = facts.event_name.as_deref().map_or_else(|| "an unnamed call".to_owned(), |name| mark(name, MAX_CHARS));
+    let name = facts.event_name.as_deref().map_or_else(|| "something unnamed".to_owned(), |name| mark(name, MAX_CHARS));
     let place = place(facts, mark);
     if record.is_insight() {
         let has_errors = record.text(&["insightDetails", "insightType"]).is_some_and(|kind| kind.contains("Error"));
-        let of = if has_errors { "errors of" } else { "calls of" };
+        let of = if has_errors { "errors from" } else { "calls to" };
         let verb = match record.text(&["insightDetails", "state"]).as_deref() {
             Some("End") => "saw the end of an unusual rate of",
             _ => "saw an unusual rate of",
