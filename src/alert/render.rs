@@ -258,6 +258,8 @@ mod tests {
         );
         let outbound = rendered(&event);
         check(&outbound);
+        let email = part(&outbound, "email");
+        assert!(include_str!("../../docs/alerts.md").contains(&email), "docs/alerts.md shows another mail than\n{email}");
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1
 
@@ -791,7 +793,10 @@ mod tests {
                 document["evidences"][0]["data"] = json!({ "eventID": document["evidences"][0]["data"]["eventID"] });
                 document["metadata"]["product"]["version"] = json!("VERSION");
             }
-            format!("{document:#}")
+            let text = format!("{document:#}");
+            let page = include_str!("../../docs/alerts.md");
+            assert!(page.contains(&text), "docs/alerts.md shows another example than\n{text}");
+            text
         };
         insta::assert_snapshot!(of(AlertFormat::Chatbot), @r#"
         {
