@@ -13,7 +13,7 @@ use super::exception::exception;
 use super::group;
 use super::sentence::sentence;
 use super::text::{inert, shown, visible_json};
-use super::told::{Told, console_link};
+use super::told::{Told, ToldRule, console_link};
 
 const MAX_TITLE: usize = 250;
 const MAX_DESCRIPTION: usize = 8_000;
@@ -99,11 +99,9 @@ pub(super) fn notification(told: &Told<'_>) -> String {
     paragraphs.push(lines.join("\n"));
     for rule in told.rules.iter().take(MAX_RULES) {
         let description = plain(rule.description().unwrap_or("not in the rules in force"), MAX_TEXT);
-        let mut text = format!("{} {}: {description}", rule.severity, code(rule.id, MAX_KEYWORD));
-        if let Some(runbook) = rule.runbook() {
-            text.push_str(&format!("\nRunbook: {}", plain(runbook, MAX_TEXT)));
-        }
-        paragraphs.push(text);
+        let runbook = rule.runbook().map(|runbook| format!("\nRunbook: {}", plain(runbook, MAX_TEXT)));
+        let id = code(rule.id, MAX_KEYWORD);
+        paragraphs.push(format!("{} {id}: {description}{}", rule.severity, runbook.unwrap_or_default()));
     }
     if let Some(more) = told.rules.len().checked_sub(MAX_RULES).filter(|more| *more > 0) {
         paragraphs.push(format!("and {more} more rules"));
@@ -116,11 +114,11 @@ pub(super) fn notification(told: &Told<'_>) -> String {
         paragraphs.push(format!("If this is expected, add to \"unless\" of {}:\n{exception}", ids.join(", ")));
     }
 
-    let check = told.rules.iter().find_map(super::told::ToldRule::check);
+    let check = told.rules.iter().find_map(ToldRule::check);
     let check = check.map(|check| format!("Check first: {}", plain(check, MAX_STEP - 50)));
     let commands = commands(event, &told.record).into_iter().filter_map(|command| verbatim(&command));
     let ids = told.rules.iter().map(|rule| rule.id);
-    let techniques = told.rules.iter().flat_map(|rule| rule.attack()).map(String::as_str);
+    let techniques = told.rules.iter().flat_map(ToldRule::attack).map(String::as_str);
     let mut keywords = vec![told.severity.as_str().to_owned()];
     for keyword in ids.chain(techniques).filter(|text| !text.is_empty()) {
         let keyword = plain(keyword, MAX_KEYWORD);

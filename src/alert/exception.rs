@@ -70,6 +70,7 @@ mod tests {
         detected_event(&detection, Source::default(), datetime!(2024-05-02 12:07 UTC), "0123456789abcdef")
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! reads better where it is used")]
     fn record(identity: Value) -> Value {
         json!({
             "eventID": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91", "eventTime": "2024-05-01T12:00:00Z",

@@ -20,6 +20,7 @@ use super::told::{Told, ToldRule, console_link, text_at};
 use super::{DetectedEvent, Outcome};
 use crate::cloudtrail::json as record_json;
 use crate::rules::Severity;
+use crate::tracker::Crossing;
 
 const VERSION: &str = "1.5.0";
 const CLASS: u32 = 2004;
@@ -39,6 +40,7 @@ pub(super) enum Activity {
 
 /// The finding, in the order in which it is read.
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "the schema's own names")]
 pub(super) struct Finding<'a> {
     activity_id: u32,
     activity_name: &'static str,
@@ -147,7 +149,7 @@ pub(super) fn finding(told: &Told<'_>, detail: Detail) -> String {
         severity: told.severity,
         at: facts.event_time.unwrap_or(event.detected_at),
         detected_at: event.detected_at,
-        count: told.crossing.and_then(events),
+        count: told.crossing.map(events),
         message: sentence(told, shown),
         info: information(told, &rules, detail),
         original_time: facts.event_time.map(|_| event.key.timestamp.clone()),
@@ -370,10 +372,10 @@ fn resources(told: &Told<'_>) -> Vec<Value> {
 }
 
 /// How many events are told.
-fn events(crossing: &crate::tracker::Crossing) -> Option<u64> {
+fn events(crossing: &Crossing) -> u64 {
     match correlation::document(crossing) {
-        Some(document) => Some(document.count()),
-        None => Some(crossing.state.count),
+        Some(document) => document.count(),
+        None => crossing.state.count,
     }
 }
 

@@ -259,7 +259,10 @@ mod tests {
         let outbound = rendered(&event);
         check(&outbound);
         let email = part(&outbound, "email");
-        assert!(include_str!("../../docs/alerts.md").contains(&email), "docs/alerts.md shows another mail than\n{email}");
+        assert!(
+            include_str!("../../docs/alerts.md").contains(&email),
+            "docs/alerts.md shows another mail than\n{email}"
+        );
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1
 
@@ -774,6 +777,7 @@ mod tests {
 
     /// As a chat shows it, and as a SIEM reads it.
     #[test]
+    #[allow(clippy::too_many_lines, reason = "the findings of SIEMs are long")]
     fn one_alert_in_the_other_formats() {
         let rule = RuleInfo {
             title: Some("Access key made for another user".to_owned()),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use super::event::own_id;
 use super::{DetectedEvent, hex};
 use crate::claim::ClaimedAlert;
@@ -90,7 +92,6 @@ fn plain_id(id: &str) -> String {
     if (1..=64).contains(&id.len()) && id.bytes().all(is_plain) {
         return id.to_owned();
     }
-    use sha2::{Digest as _, Sha256};
     hex(&Sha256::digest(id))
 }
 
