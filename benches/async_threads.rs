@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use time::macros::datetime;
 
-use trailhound::alert::{Source, alert_id, detected_event, render, stored_item};
+use trailhound::alert::{AlertFormat, Source, alert_id, detected_event, render, stored_item};
 use trailhound::claim::ClaimedAlert;
 use trailhound::cloudtrail::{Decoder, Input, Limits, Output, STEP_BYTES};
 use trailhound::env::Compute;
@@ -159,7 +159,7 @@ fn matches(rules: &Arc<RuleSet>) {
         let facts = |(): &mut ()| detected_event(&detection, Source::default(), now, rules.hash());
         measure("read the facts of a match", raw.len(), || (), facts);
         measure("make the item", raw.len(), || (), |()| stored_item(&event, time::Duration::days(90)));
-        measure("render the alert", raw.len(), || (), |()| render(&event, &alert, rules, None));
+        measure("render the alert", raw.len(), || (), |()| render(&event, &alert, rules, None, AlertFormat::default()));
     }
 }
 

@@ -543,7 +543,8 @@ impl Batch<'_> {
             // Whoever is first tells what all hold.
             let all = limit.held();
             let now = self.context.env.clock.now();
-            let alert = render_withheld(all.values(), limit.max(), &self.context.config.store.table, now);
+            let config = &self.context.config;
+            let alert = render_withheld(all.values(), limit.max(), &config.store.table, now, config.alerting.format);
             let result = self.context.ports.publisher.publish(std::slice::from_ref(&alert));
             let result = call_for_message(&self.context.env.stop, PUBLISH, result).await;
             match result.and_then(|results| {
@@ -575,9 +576,10 @@ impl Batch<'_> {
     async fn render(&self, claimed: Claimed) -> (Claimed, Outbound) {
         let rules = Arc::clone(self.rules);
         let length = claimed.subject.event().record.len();
+        let format = self.context.config.alerting.format;
         let work = move || {
             let (event, crossing) = (claimed.subject.event(), claimed.subject.crossing());
-            let alert = render(event, &claimed.claim.alert, &rules, crossing);
+            let alert = render(event, &claimed.claim.alert, &rules, crossing, format);
             (claimed, alert)
         };
         self.context.env.compute.run_for(length, work).await

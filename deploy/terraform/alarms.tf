@@ -3,7 +3,8 @@
 locals {
   alarm_topics = compact([
     var.alarm_topic == null ? aws_sns_topic.alerts.arn : var.alarm_topic,
-    local.chat ? aws_sns_topic.chat[0].arn : null,
+    # Not where the chat channels look at the alerts topic, and would show an alarm twice.
+    local.chat && !(local.chat_alerts && var.alarm_topic == null) ? aws_sns_topic.chat[0].arn : null,
   ])
 
   # What the daemon logs while alerts cannot leave, about once a minute. tests/terraform finds these words in src/.

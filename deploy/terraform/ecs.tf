@@ -78,17 +78,19 @@ locals {
   # docs/configuration.md explains each. tests/terraform holds them to what `trailhound config` takes.
   environment = merge(
     {
-      AWS_REGION                         = var.aws_region
-      SQS_QUEUE_URL                      = aws_sqs_queue.events.url
-      SNS_TOPIC_ARN                      = aws_sns_topic.alerts.arn
-      DYNAMODB_TABLE                     = aws_dynamodb_table.events.name
-      LOG_LEVEL                          = var.log_level
-      TRAILHOUND_LOG__FORMAT             = "json"
-      TRAILHOUND_STORE__RETENTION_DAYS   = tostring(var.retention_days)
-      TRAILHOUND_SOURCE__ALLOWED_BUCKETS = local.bucket
-      TRAILHOUND_SOURCE__INLINE_RECORDS  = tostring(local.realtime)
-      TRAILHOUND_RULES__OWN_TRAILS       = local.trail_arn == null ? "" : local.trail_arn
-      TRAILHOUND_RULES__OWN_SERVICES     = local.service_arn
+      AWS_REGION                          = var.aws_region
+      SQS_QUEUE_URL                       = aws_sqs_queue.events.url
+      SNS_TOPIC_ARN                       = aws_sns_topic.alerts.arn
+      DYNAMODB_TABLE                      = aws_dynamodb_table.events.name
+      LOG_LEVEL                           = var.log_level
+      TRAILHOUND_LOG__FORMAT              = "json"
+      TRAILHOUND_ALERTING__FORMAT         = var.alert_format
+      TRAILHOUND_ALERTING__MAX_PER_MINUTE = tostring(var.max_alerts_per_minute)
+      TRAILHOUND_STORE__RETENTION_DAYS    = tostring(var.retention_days)
+      TRAILHOUND_SOURCE__ALLOWED_BUCKETS  = local.bucket
+      TRAILHOUND_SOURCE__INLINE_RECORDS   = tostring(local.realtime)
+      TRAILHOUND_RULES__OWN_TRAILS        = local.trail_arn == null ? "" : local.trail_arn
+      TRAILHOUND_RULES__OWN_SERVICES      = local.service_arn
       # Nothing comes in: only the health check, from inside of the container.
       TRAILHOUND_HTTP__LISTEN           = "127.0.0.1:8080"
       TRAILHOUND_SHUTDOWN__DEADLINE     = "25s"

@@ -40,4 +40,7 @@ locals {
   realtime          = var.realtime_events != "off"
 
   chat = var.slack != null || var.teams != null
+  # Whether they show alerts beside the alarms.
+  chat_alerts = local.chat && var.alert_format == "chatbot"
+  chat_topics = !local.chat ? [] : concat([aws_sns_topic.chat[0].arn], local.chat_alerts ? [aws_sns_topic.alerts.arn] : [])
 }

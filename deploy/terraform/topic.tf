@@ -65,8 +65,8 @@ resource "aws_sns_topic_subscription" "email" {
   endpoint  = var.alert_email
 }
 
-# Amazon Q Developer in chat applications. It shows messages of AWS services and drops others without a word, trailhound's
-# alerts among them: its topic gets the alarms, and is not the alerts topic.
+# Amazon Q Developer in chat applications. It shows messages of AWS services and custom notifications, and drops others
+# without a word: a topic of its own gets the alarms, and it looks at the alerts topic only where alert_format is "chatbot".
 
 resource "aws_sns_topic" "chat" {
   count = local.chat ? 1 : 0
@@ -136,7 +136,7 @@ resource "aws_chatbot_slack_channel_configuration" "this" {
   iam_role_arn          = aws_iam_role.chat[0].arn
   slack_team_id         = var.slack.team_id
   slack_channel_id      = var.slack.channel_id
-  sns_topic_arns        = [aws_sns_topic.chat[0].arn]
+  sns_topic_arns        = local.chat_topics
   guardrail_policy_arns = [aws_iam_policy.chat[0].arn]
   logging_level         = "ERROR"
 }
@@ -149,7 +149,7 @@ resource "aws_chatbot_teams_channel_configuration" "this" {
   tenant_id             = var.teams.tenant_id
   team_id               = var.teams.team_id
   channel_id            = var.teams.channel_id
-  sns_topic_arns        = [aws_sns_topic.chat[0].arn]
+  sns_topic_arns        = local.chat_topics
   guardrail_policy_arns = [aws_iam_policy.chat[0].arn]
   logging_level         = "ERROR"
 }

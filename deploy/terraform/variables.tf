@@ -170,6 +170,28 @@ variable "alert_email" {
   }
 }
 
+variable "alert_format" {
+  description = "What subscribers of the alerts topic other than email and SMS get: \"json\", \"chatbot\" (for Slack and Teams, which then show alerts beside alarms) or \"ocsf\" (for SIEMs)."
+  type        = string
+  default     = "json"
+
+  validation {
+    condition     = contains(["json", "chatbot", "ocsf"], var.alert_format)
+    error_message = "alert_format is \"json\", \"chatbot\" or \"ocsf\"."
+  }
+}
+
+variable "max_alerts_per_minute" {
+  description = "How many alerts a minute each task sends; what is beyond is told together by one. 0 is any number."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.max_alerts_per_minute >= 0 && var.max_alerts_per_minute <= 100000 && floor(var.max_alerts_per_minute) == var.max_alerts_per_minute
+    error_message = "max_alerts_per_minute is a whole number from 0 to 100000."
+  }
+}
+
 variable "alarm_topic" {
   description = "The ARN of the topic that CloudWatch alarms go to. Not set: the alerts topic, which then cannot tell that it fails itself."
   type        = string
@@ -188,7 +210,7 @@ variable "oldest_message_seconds" {
 }
 
 variable "slack" {
-  description = "A Slack channel that Amazon Q Developer in chat applications shows alarms in. The workspace must be authorized in the console first."
+  description = "A Slack channel that Amazon Q Developer in chat applications shows alarms in, and alerts with alert_format = \"chatbot\". The workspace must be authorized in the console first."
   type        = object({ team_id = string, channel_id = string })
   default     = null
 }

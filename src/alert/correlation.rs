@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::document::rfc3339;
 use super::group::{Frequent, MAX_CHARS, frequent, key, named, window};
+use super::sentence::Mark;
 use super::shown;
 use super::text::inert;
 use crate::rules::{Correlation, Threshold};
@@ -31,6 +32,13 @@ pub(super) struct CorrelationDocument {
 struct Distinct {
     path: String,
     count: u64,
+}
+
+impl CorrelationDocument {
+    /// Events of what is told.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 /// The events of what is told, as far as they were known when it was claimed.
@@ -96,6 +104,25 @@ pub(super) fn subject(correlated: &Correlated) -> String {
     }
 }
 
+/// For the sentence that goes on with one of the events: how many there are of this key, within which time.
+pub(super) fn introduction(correlated: &Correlated, of: &str, window: &str, mark: Mark) -> String {
+    let episode = Episode::of(correlated);
+    match &correlated.correlation {
+        Correlation::Threshold(Threshold { distinct: Some(path), .. }) => {
+            let path = mark(path, MAX_CHARS);
+            format!(
+                "{} events with {} different {path} within {window} for {of}, such as this",
+                episode.count, episode.distinct
+            )
+        }
+        Correlation::Threshold(_) => format!("{} events within {window} for {of}, such as this", episode.count),
+        Correlation::Sequence(_) => {
+            format!("A sequence of {} events within {window} for {of}, with this", episode.count)
+        }
+        Correlation::FirstSeen(_) => format!("For the first time in {window} for {of}"),
+    }
+}
+
 /// For the mail.
 pub(super) fn lines(crossing: &Crossing, correlated: &Correlated) -> Vec<(&'static str, String)> {
     let episode = Episode::of(correlated);
@@ -142,7 +169,8 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
-    use super::super::{DetectedEvent, Source, detected_event, render};
+    use super::super::testing::valid;
+    use super::super::{AlertFormat, DetectedEvent, Source, detected_event, render};
     use super::*;
     use crate::claim::{ClaimToken, ClaimedAlert};
     use crate::rules::{Detection, RuleInfo, RuleSet, Severity};
@@ -209,9 +237,19 @@ mod tests {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// The sentence of the mail.
+    fn sentence(crossing: &Crossing, event: &DetectedEvent) -> String {
+        let outbound = render(event, &crossing.claim.alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
+        let message: Value = serde_json::from_str(&outbound.message).unwrap();
+        message["email"].as_str().unwrap().lines().next().unwrap().to_owned()
+    }
+
     fn rendered(crossing: &Crossing, event: &DetectedEvent) -> (String, Value) {
         let alert: &ClaimedAlert = &crossing.claim.alert;
-        let outbound = render(event, alert, &RuleSet::default(), Some(crossing));
+        let outbound = render(event, alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(event, alert, &RuleSet::default(), Some(crossing), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         (outbound.subject, serde_json::from_str(message["default"].as_str().unwrap()).unwrap())
     }
@@ -229,6 +267,7 @@ mod tests {
         More: counted, and told again only after a pause
         Key id: ID
         ");
+        insta::assert_snapshot!(sentence(&crossing, &event), @"HIGH: 3 events within 30m for userIdentity.arn = arn:aws:iam::111122223333:user/alice, such as this: user/alice called SwitchRole in account 111122223333, us-east-1, and it succeeded.");
         let (subject, document) = rendered(&crossing, &event);
         assert_eq!(subject, "[HIGH] 3 events: SwitchRole by user/alice in 111122223333 us-east-1");
         assert_eq!(document.get("group"), None);
@@ -252,6 +291,7 @@ mod tests {
         assert!(
             told(&crossing).starts_with("Threshold: 2 different sourceIPAddress within 1h, for userIdentity.arn = arn")
         );
+        insta::assert_snapshot!(sentence(&crossing, &event), @"HIGH: 2 events with 2 different sourceIPAddress within 1h for userIdentity.arn = arn:aws:iam::111122223333:user/alice, such as this: user/alice signed in to the console in account 111122223333, us-east-1.");
         let (subject, document) = rendered(&crossing, &event);
         assert!(subject.starts_with("[HIGH] 2 different: ConsoleLogin by user/alice"), "{subject}");
         assert_eq!(document["correlation"]["distinct"], json!({ "path": "sourceIPAddress", "count": 2 }));
@@ -264,6 +304,7 @@ mod tests {
         let records = [record(1, "ConsoleLogin"), record(2, "ConsoleLogin"), record(3, "ConsoleLogin")];
         let (crossing, event) = crossing(&rule, &records, 0);
         assert!(told(&crossing).starts_with("Sequence: 2 and then 1 events within 15m, for userIdentity.arn = arn"));
+        insta::assert_snapshot!(sentence(&crossing, &event), @"HIGH: A sequence of 3 events within 15m for userIdentity.arn = arn:aws:iam::111122223333:user/alice, with this: user/alice signed in to the console in account 111122223333, us-east-1.");
         assert_eq!(rendered(&crossing, &event).1["correlation"]["kind"], "sequence");
     }
 
@@ -275,6 +316,7 @@ mod tests {
         First seen: sourceIPAddress = 203.0.113.7: not in the 30d before
         Key id: ID
         ");
+        insta::assert_snapshot!(sentence(&crossing, &event), @"HIGH: For the first time in 30d for sourceIPAddress = 203.0.113.7: user/alice signed in to the console in account 111122223333, us-east-1.");
         let (subject, document) = rendered(&crossing, &event);
         assert_eq!(subject, "[HIGH] first seen: ConsoleLogin by user/alice in 111122223333 us-east-1");
         assert_eq!(document["correlation"]["first"], "2024-05-01T00:00:00Z");

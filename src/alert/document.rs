@@ -8,12 +8,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::correlation::{self, CorrelationDocument};
 use super::group::GroupDocument;
-use super::render::{Detail, MAX_RULE_ID, ToldRule};
+use super::render::{Detail, MAX_RULE_ID};
+use super::sentence::sentence;
 use super::text::visible_json;
-use super::{DetectedEvent, Facts, Source, SourceObject, shown};
-use crate::claim::ClaimedAlert;
+use super::told::{Told, ToldRule};
+use super::{Facts, Source, SourceObject, shown};
 use crate::rules::Severity;
-use crate::tracker::Crossing;
 
 const SCHEMA: &str = "trailhound.alert/1";
 
@@ -32,6 +32,7 @@ struct Document<'a> {
     event_time: Option<&'a str>,
     detected_at: String,
     severity: Severity,
+    summary: String,
     rules: Vec<Rule>,
     event_name: Option<&'a str>,
     event_source: Option<&'a str>,
@@ -59,12 +60,13 @@ struct Rule {
     severity: Severity,
     title: Option<String>,
     description: Option<String>,
+    check: Option<String>,
     attack: Vec<String>,
     runbook: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Place {
+pub(super) struct Place {
     bucket: Option<String>,
     key: Option<String>,
     version: Option<String>,
@@ -72,18 +74,12 @@ struct Place {
 }
 
 /// The document as JSON text, without hidden characters.
-pub(super) fn document(
-    event: &DetectedEvent,
-    alert: &ClaimedAlert,
-    severity: Severity,
-    rules: &[ToldRule<'_>],
-    crossing: Option<&Crossing>,
-    detail: Detail,
-) -> String {
+pub(super) fn document(told: &Told<'_>, detail: Detail) -> String {
+    let Told { event, record: _, alert, severity, rules, crossing } = told;
     let Facts { event_name, event_source, region, account_id, actor, user_identity_type, .. } = &event.facts;
     let Facts { source_ip, user_agent, error_code, error_message, event_time, outcome, .. } = &event.facts;
     let record = detail.record.then(|| record(&event.record)).flatten();
-    let told: Vec<Rule> = rules
+    let told_rules: Vec<Rule> = rules
         .iter()
         .take(detail.rules)
         .map(|rule| Rule {
@@ -91,26 +87,28 @@ pub(super) fn document(
             severity: rule.severity,
             title: rule.title().map(|text| shown(text, detail.text)),
             description: rule.description().map(|text| shown(text, detail.text)),
+            check: rule.check().map(|text| shown(text, detail.text)),
             attack: rule.attack().iter().take(MAX_TECHNIQUES).map(|text| shown(text, MAX_TECHNIQUE)).collect(),
             runbook: rule.runbook().map(|text| shown(text, detail.text)),
         })
         .collect();
     let is_cut = |rule: &ToldRule<'_>| {
         let is_longer = |text: &str, limit: usize| text.chars().nth(limit).is_some();
-        let texts = [rule.title(), rule.description(), rule.runbook()];
+        let texts = [rule.title(), rule.description(), rule.check(), rule.runbook()];
         texts.into_iter().flatten().any(|text| is_longer(text, detail.text))
             || rule.attack().len() > MAX_TECHNIQUES
             || rule.attack().iter().any(|text| is_longer(text, MAX_TECHNIQUE))
     };
-    let truncated = record.is_none() || told.len() < rules.len() || rules.iter().any(is_cut);
+    let truncated = record.is_none() || told_rules.len() < rules.len() || rules.iter().any(is_cut);
     let document = Document {
         schema: SCHEMA,
         alert_id: &alert.alert_id,
         event_id: &event.key.event_id,
         event_time: event_time.map(|_| event.key.timestamp.as_str()),
         detected_at: rfc3339(event.detected_at),
-        severity,
-        rules: told,
+        severity: *severity,
+        summary: sentence(told, shown),
+        rules: told_rules,
         event_name: event_name.as_deref(),
         event_source: event_source.as_deref(),
         account_id: account_id.as_deref(),
@@ -133,11 +131,11 @@ pub(super) fn document(
 }
 
 /// The record, where it is an object.
-fn record(text: &str) -> Option<&RawValue> {
+pub(super) fn record(text: &str) -> Option<&RawValue> {
     text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-fn place(source: &Source) -> Place {
+pub(super) fn place(source: &Source) -> Place {
     let exact = |text: &str| if text.len() <= MAX_KEY { text.to_owned() } else { shown(text, MAX_KEY) };
     let Source { object, index } = source;
     let part = |of: fn(&SourceObject) -> Option<&str>| object.as_ref().and_then(of).map(exact);

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::sentence::Mark;
 use super::text::inert;
 use super::{correlation, shown};
 use crate::tracker::{Crossing, KeyPart, quiet_after};
 
 /// Values of the key that are told.
 const MAX_KEY_PARTS: usize = 20;
+/// Those that stand in a sentence, and what is told of each.
+const MAX_SHORT_KEY_PARTS: usize = 3;
+const MAX_SHORT_KEY_CHARS: usize = 128;
 /// Names, and addresses, that are told: the most frequent.
 const MAX_FREQUENT: usize = 5;
 /// What is told of a path, a value, a name or an address.
@@ -94,6 +98,20 @@ pub(super) fn events(crossing: &Crossing) -> Option<String> {
     (crossing.step > 1).then(|| format!("{} events", crossing.state.count))
 }
 
+/// The first values of the key, for a sentence.
+pub(super) fn short_key(crossing: &Crossing, mark: Mark) -> String {
+    let all = &crossing.state.key;
+    let parts = all.iter().take(MAX_SHORT_KEY_PARTS).map(|part| match &part.value {
+        Some(value) => format!("{} = {}", mark(&part.path, MAX_SHORT_KEY_CHARS), mark(value, MAX_SHORT_KEY_CHARS)),
+        None => format!("no {}", mark(&part.path, MAX_SHORT_KEY_CHARS)),
+    });
+    let mut text = parts.collect::<Vec<_>>().join(", ");
+    if all.len() > MAX_SHORT_KEY_PARTS {
+        text.push_str(", ...");
+    }
+    text
+}
+
 /// The values of the key, with their paths.
 pub(super) fn named(crossing: &Crossing) -> String {
     let parts = key(crossing).into_iter().map(|part| match part.value {
@@ -148,8 +166,9 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::*;
-    use crate::alert::{DetectedEvent, Source, detected_event, render};
+    use crate::alert::{AlertFormat, DetectedEvent, Source, detected_event, render};
     use crate::claim::{Claim, ClaimToken, ClaimedAlert};
     use crate::rules::{Detection, Group, RuleInfo, RuleSet, Severity};
     use crate::tracker::{TrackerState, membership};
@@ -201,8 +220,11 @@ mod tests {
 
     /// Subject, mail and document.
     fn rendered(crossing: &Crossing) -> (String, String, Value) {
-        let outbound = render(&event(), &crossing.claim.alert, &RuleSet::default(), Some(crossing));
+        let outbound = render(&event(), &crossing.claim.alert, &RuleSet::default(), Some(crossing), AlertFormat::Json);
         assert_eq!(outbound.alert_id, crossing.claim.alert.alert_id);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(&event(), &crossing.claim.alert, &RuleSet::default(), Some(crossing), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         let text = |name: &str| message[name].as_str().unwrap().to_owned();
         (outbound.subject, text("email"), serde_json::from_str(&text("default")).unwrap())
@@ -225,6 +247,7 @@ mod tests {
         ");
         let (subject, email, document) = rendered(&opening);
         assert_eq!(subject, "[HIGH] StopLogging by user/alice in 111122223333 us-east-1");
+        assert!(email.starts_with("HIGH: user/alice called StopLogging in account"), "{email}");
         assert!(email.contains("Group:      opened for userIdentity.arn = arn:"), "{email}");
         assert_eq!(
             document["group"],
@@ -253,7 +276,12 @@ mod tests {
         Addresses: 203.0.113.8 18, 203.0.113.7 17, 203.0.113.6 16, 203.0.113.5 15, 203.0.113.4 14
         Group id: ID
         ");
-        let (subject, _, document) = rendered(&later);
+        let (subject, email, document) = rendered(&later);
+        assert_eq!(
+            email.lines().next().unwrap(),
+            "HIGH: 112 events since 2024-05-01T12:00:03Z for userIdentity.arn = arn:aws:iam::111122223333:user/alice, no errorCode, \
+             such as this: user/alice called StopLogging in account 111122223333, us-east-1, and it succeeded."
+        );
         assert_eq!(subject, "[HIGH] 112 events: StopLogging by user/alice in 111122223333 us-east-1");
         assert_eq!((&document["group"]["count"], &document["group"]["previous_count"]), (&json!(112), &Value::Null));
         assert_eq!(document["group"]["names"][0], json!({ "value": "DeleteTrail", "count": 100 }));
@@ -263,7 +291,7 @@ mod tests {
     #[test]
     fn an_alert_of_an_event_says_nothing_of_groups() {
         let alert = crossing(1, one(), None).claim.alert;
-        let outbound = render(&event(), &alert, &RuleSet::default(), None);
+        let outbound = render(&event(), &alert, &RuleSet::default(), None, AlertFormat::Json);
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         let document: Value = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
         assert_eq!(document.get("group"), None);

@@ -1,11 +1,20 @@
 //! What a match becomes: the event's identity and facts, the item to store, and the alert within SNS's limits.
 
+mod chatbot;
+mod commands;
 mod correlation;
 mod document;
+mod email;
 mod event;
+mod exception;
 mod group;
+mod ocsf;
 mod render;
+mod sentence;
+#[cfg(test)]
+mod testing;
 mod text;
+mod told;
 mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +152,32 @@ impl StoredItem {
     }
 }
 
+/// What the text `default` of an alert is: what queues, functions, web hooks and chat applications get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AlertFormat {
+    /// Our own document, `trailhound.alert/1`.
+    #[default]
+    Json,
+    /// A custom notification of Amazon Q Developer in chat applications, for Slack and Teams.
+    Chatbot,
+    /// A Detection Finding of the Open Cybersecurity Schema Framework, for SIEMs.
+    Ocsf,
+}
+
+impl AlertFormat {
+    pub const ALL: [Self; 3] = [Self::Json, Self::Chatbot, Self::Ocsf];
+
+    /// As the configuration names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Chatbot => "chatbot",
+            Self::Ocsf => "ocsf",
+        }
+    }
+}
+
 /// An alert, rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
@@ -259,12 +294,18 @@ pub fn stored_item(event: &DetectedEvent, retention: time::Duration) -> StoredIt
 /// neither the event nor `rules` knows is told by its id. Of a group's alert, `crossing` is the step that it tells, with
 /// `event` as an example. The result keeps [`PUBLISH_LIMIT`]; `docs/alerts.md` has the formats.
 #[must_use]
-pub fn render(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet, crossing: Option<&Crossing>) -> Outbound {
-    render::render(event, alert, rules, crossing)
+pub fn render(
+    event: &DetectedEvent,
+    alert: &ClaimedAlert,
+    rules: &RuleSet,
+    crossing: Option<&Crossing>,
+    format: AlertFormat,
+) -> Outbound {
+    render::render(event, alert, rules, crossing, format)
 }
 
 /// The text of the mail alone, as [`render`] would send it for this alert.
 #[must_use]
 pub fn text(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> String {
-    render::text(event, alert, rules)
+    email::email(&told::Told::new(event, alert, rules, None))
 }

@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
-use super::document::{MAX_KEY, document, rfc3339};
-use super::event::own_id;
+use super::document::document;
+use super::email::email;
 use super::text::{ascii, inert, shown};
-use super::{AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT, group};
+use super::told::{Told, ToldRule};
+use super::{
+    AlertFormat, AttributeValue, DetectedEvent, Facts, Outbound, Outcome, PUBLISH_LIMIT, chatbot, group, ocsf,
+};
 use crate::claim::ClaimedAlert;
-use crate::cloudtrail::json;
-use crate::rules::{RuleInfo, RuleSet, Severity};
+use crate::rules::{RuleSet, Severity};
 use crate::tracker::Crossing;
 
 /// What SNS may count beyond what we do.
@@ -19,7 +21,7 @@ const SUBJECT_LIMIT: usize = 100;
 const SMS_LIMIT: usize = 160;
 
 /// Rules named in the attribute `rule_ids`, and in the mail.
-const MAX_NAMED_RULES: usize = 50;
+pub(super) const MAX_NAMED_RULES: usize = 50;
 
 pub(super) const MAX_RULE_ID: usize = 128;
 
@@ -41,58 +43,35 @@ const DETAILS: [Detail; 4] = [
     Detail { record: false, rules: 10, text: 64 },
 ];
 
-/// A rule of the alert: its id, and what is still known of it.
-pub(super) struct ToldRule<'a> {
-    pub(super) id: &'a str,
-    pub(super) severity: Severity,
-    known: Option<&'a RuleInfo>,
-}
-
-impl<'a> ToldRule<'a> {
-    pub(super) fn title(&self) -> Option<&'a str> {
-        self.known?.title.as_deref()
-    }
-
-    pub(super) fn description(&self) -> Option<&'a str> {
-        self.known.map(|rule| rule.description.as_str())
-    }
-
-    pub(super) fn attack(&self) -> &'a [String] {
-        self.known.map_or(&[], |rule| &rule.attack)
-    }
-
-    pub(super) fn runbook(&self) -> Option<&'a str> {
-        self.known?.runbook.as_deref()
-    }
-}
-
 /// See [`super::render`].
 pub(super) fn render(
     event: &DetectedEvent,
     alert: &ClaimedAlert,
     rules: &RuleSet,
     crossing: Option<&Crossing>,
+    format: AlertFormat,
 ) -> Outbound {
-    let told = told_rules(event, alert, rules);
-    let severity = told.first().map_or(alert.severity, |rule| rule.severity);
-    let name = name(event);
-    let subject = subject(&event.facts, &name, severity, crossing.and_then(group::events));
-    let attributes = attributes(&event.facts, severity, &told);
+    let told = Told::new(event, alert, rules, crossing);
+    let subject = subject(&told);
     let mut outbound = Outbound {
         alert_id: alert.alert_id.clone(),
         message: String::new(),
-        attributes,
+        attributes: attributes(&event.facts, told.severity, &told.rules),
         group_id: group_id(event.facts.account_id.as_deref()),
         subject,
     };
-    let email = email(event, &name, alert, severity, &told, crossing);
-    let sms = sms(&outbound.subject, event, &told);
+    let email = email(&told);
+    let sms = sms(&outbound.subject, event, &told.rules);
     for detail in DETAILS {
         // A record that is too large by itself is not rendered in vain.
         if detail.record && event.record.len() > PUBLISH_LIMIT {
             continue;
         }
-        let default = document(event, alert, severity, &told, crossing, detail);
+        let default = match format {
+            AlertFormat::Json => document(&told, detail),
+            AlertFormat::Chatbot => chatbot::notification(&told),
+            AlertFormat::Ocsf => ocsf::finding(&told, detail),
+        };
         outbound.message = message(&default, &email, &sms);
         if outbound.size() + HEADROOM <= PUBLISH_LIMIT {
             break;
@@ -101,50 +80,16 @@ pub(super) fn render(
     outbound
 }
 
-/// See [`super::text`].
-pub(super) fn text(event: &DetectedEvent, alert: &ClaimedAlert, rules: &RuleSet) -> String {
-    let told = told_rules(event, alert, rules);
-    let severity = told.first().map_or(alert.severity, |rule| rule.severity);
-    email(event, &name(event), alert, severity, &told, None)
-}
-
-/// The gravest first.
-fn told_rules<'a>(event: &'a DetectedEvent, alert: &'a ClaimedAlert, rules: &'a RuleSet) -> Vec<ToldRule<'a>> {
-    let mut told: Vec<ToldRule<'a>> = alert
-        .rules
-        .iter()
-        .map(|id| {
-            let known = event.rules.iter().find(|rule| rule.id == *id).or_else(|| rules.find(id));
-            ToldRule {
-                id,
-                severity: known.map_or(alert.severity, |rule| rule.severity),
-                known: known.map(|rule| &**rule),
-            }
-        })
-        .collect();
-    told.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(b.id)));
-    told
-}
-
-/// What people call the event. An Insight is about many calls, not one.
-fn name(event: &DetectedEvent) -> String {
-    let name = event.facts.event_name.as_deref().unwrap_or("unnamed event");
-    if is_insight(event) { format!("{name} insight") } else { name.to_owned() }
-}
-
-fn is_insight(event: &DetectedEvent) -> bool {
-    json::get(event.record.as_bytes(), "insightDetails").is_some_and(json::is_object)
-}
-
 /// `[HIGH] CreateAccessKey by Admin/alice in 123456789012 us-east-1`, of a group `[HIGH] 100 events: CreateAccessKey by ...`
-fn subject(facts: &Facts, name: &str, severity: Severity, events: Option<String>) -> String {
-    let name = ascii(name, 36);
+fn subject(told: &Told<'_>) -> String {
+    let facts = &told.event.facts;
+    let name = ascii(&told.name(), 36);
     let outcome = match facts.outcome {
         Outcome::Success => String::new(),
         other => format!(" ({})", other.as_str()),
     };
-    let events = events.map(|events| format!("{events}: ")).unwrap_or_default();
-    let start = format!("[{severity}] {events}{name}{outcome}");
+    let events = told.crossing.and_then(group::events).map(|events| format!("{events}: ")).unwrap_or_default();
+    let start = format!("[{}] {events}{name}{outcome}", told.severity);
     let place: Vec<String> =
         [&facts.account_id, &facts.region].into_iter().flatten().map(|part| ascii(part, 16)).collect();
     let place = if place.is_empty() { String::new() } else { format!(" in {}", place.join(" ")) };
@@ -203,117 +148,6 @@ fn group_id(account_id: Option<&str>) -> String {
     account_id.filter(fits).unwrap_or("unknown").to_owned()
 }
 
-fn email(
-    event: &DetectedEvent,
-    name: &str,
-    alert: &ClaimedAlert,
-    severity: Severity,
-    rules: &[ToldRule<'_>],
-    crossing: Option<&Crossing>,
-) -> String {
-    let facts = &event.facts;
-    let line = |text: &str| inert(text, 1024);
-    let joined = |parts: &[Option<&str>], between: &str| {
-        let present: Vec<&str> = parts.iter().flatten().copied().collect();
-        if present.is_empty() { None } else { Some(line(&present.join(between))) }
-    };
-    let mut text = Lines::default();
-    text.line(&format!("{severity}: {} ({})", line(name), facts.outcome.as_str()));
-    text.line("");
-
-    let of_type = facts.user_identity_type.as_ref().map(|of_type| format!("({of_type})"));
-    text.field("Who", joined(&[facts.actor.as_deref(), of_type.as_deref()], " "));
-    let on = facts.event_source.as_ref().map(|source| format!("on {source}"));
-    text.field("What", joined(&[facts.event_name.as_deref(), on.as_deref()], " "));
-    text.field("Account", joined(&[facts.account_id.as_deref(), facts.region.as_deref()], ", "));
-    text.field("From", joined(&[facts.source_ip.as_deref(), facts.user_agent.as_deref()], ", "));
-    let outcome = [Some(facts.outcome.as_str()), facts.error_code.as_deref(), facts.error_message.as_deref()];
-    text.field("Outcome", joined(&outcome, ": "));
-    text.field("Happened", facts.event_time.map(|_| event.key.timestamp.clone()));
-    text.field("Detected", Some(rfc3339(event.detected_at)));
-    text.line("");
-
-    text.line("Why:");
-    for rule in rules.iter().take(MAX_NAMED_RULES) {
-        let description = rule.description().unwrap_or("not in the rules in force");
-        let id = shown(rule.id, MAX_RULE_ID);
-        text.line(&format!("- {} {id}: {}", rule.severity, shown(description, 256)));
-        if let Some(runbook) = rule.runbook() {
-            text.line(&format!("  Runbook: {}", shown(runbook, 256)));
-        }
-    }
-    if let Some(more) = rules.len().checked_sub(MAX_NAMED_RULES).filter(|more| *more > 0) {
-        text.line(&format!("- and {more} more"));
-    }
-    text.line("");
-
-    if let Some(crossing) = crossing {
-        for (name, value) in group::lines(crossing) {
-            text.field(name, Some(value));
-        }
-        text.line("");
-    }
-
-    match &event.source.object {
-        Some(object) => {
-            let version = object.version_id.as_ref().map(|version| format!(", version {}", inert(version, MAX_KEY)));
-            let (bucket, key) = (inert(&object.bucket, MAX_KEY), inert(&object.key, MAX_KEY));
-            text.field("Object", Some(format!("s3://{bucket}/{key}{}", version.unwrap_or_default())));
-            text.field("Record", Some(format!("{}, counted from 0", event.source.index)));
-        }
-        None => text.field("Record", Some("came in a message, not in an object".to_owned())),
-    }
-    text.field("Event id", Some(line(&event.key.event_id)));
-    text.field("CloudTrail", console_link(event));
-    text.field("Alert id", Some(alert.alert_id.clone()));
-    text.0
-}
-
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn line(&mut self, text: &str) {
-        self.0.push_str(text);
-        self.0.push('\n');
-    }
-
-    fn field(&mut self, name: &str, value: Option<String>) {
-        if let Some(value) = value {
-            self.line(&format!("{:<12}{value}", format!("{name}:")));
-        }
-    }
-}
-
-/// The event in CloudTrail's console, where it has an id and a region of a partition whose console we know. Insight
-/// events are not on that page.
-fn console_link(event: &DetectedEvent) -> Option<String> {
-    let id = own_id(event.record.as_bytes()).filter(|_| !is_insight(event))?;
-    // The region becomes a host name: it must not bring one of its own.
-    let region = event.facts.region.as_deref().filter(|region| is_region(region))?;
-    let domain = if region.starts_with("cn-") {
-        "console.amazonaws.cn"
-    } else if region.starts_with("us-gov-") {
-        "console.amazonaws-us-gov.com"
-    } else if region.starts_with("us-iso") || region.starts_with("eu-iso") || region.starts_with("eusc-") {
-        return None;
-    } else {
-        "console.aws.amazon.com"
-    };
-    let id = percent_encoding::utf8_percent_encode(&id, ID_ESCAPES);
-    Some(format!("https://{region}.{domain}/cloudtrailv2/home?region={region}#/events/{id}"))
-}
-
-const ID_ESCAPES: &percent_encoding::AsciiSet =
-    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-fn is_region(text: &str) -> bool {
-    text.len() <= 32
-        && text.starts_with(|first: char| first.is_ascii_lowercase())
-        && text.ends_with(|last: char| last.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -325,9 +159,10 @@ mod tests {
     use serde_json::{Value, json};
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::*;
     use crate::alert::{Source, SourceObject, alert_id, detected_event};
-    use crate::rules::{Detection, Mode};
+    use crate::rules::{Detection, Mode, RuleInfo};
 
     fn rule(id: &str, severity: Severity, description: &str) -> Arc<RuleInfo> {
         Arc::new(RuleInfo::new(id, severity, description))
@@ -354,7 +189,10 @@ mod tests {
     fn rendered(event: &DetectedEvent) -> Outbound {
         let item = crate::alert::stored_item(event, time::Duration::days(1));
         let alert = claimed(event, item.alerting());
-        render(event, &alert, &RuleSet::default(), None)
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render(event, &alert, &RuleSet::default(), None, format), format);
+        }
+        render(event, &alert, &RuleSet::default(), None, AlertFormat::Json)
     }
 
     fn alert_for(record: &str) -> Outbound {
@@ -389,7 +227,7 @@ mod tests {
         let document = document_of(outbound);
         assert_eq!(document["schema"], "trailhound.alert/1");
         assert!(document["event"].is_object() || document["event"].is_null());
-        assert!(part(outbound, "email").lines().count() <= 18 + 2 * MAX_NAMED_RULES + 1);
+        assert!(part(outbound, "email").lines().count() <= 40 + 2 * MAX_NAMED_RULES);
         for (name, value) in &outbound.attributes {
             assert!(!value.string_value().is_empty(), "{name}");
         }
@@ -420,22 +258,34 @@ mod tests {
         );
         let outbound = rendered(&event);
         check(&outbound);
+        let email = part(&outbound, "email");
+        assert!(
+            include_str!("../../docs/alerts.md").contains(&email),
+            "docs/alerts.md shows another mail than\n{email}"
+        );
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] CreateAccessKey by Admin/alice in 111122223333 us-east-1
 
-        HIGH: CreateAccessKey (success)
+        HIGH: Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.
 
-        Who:        Admin/alice (AssumedRole)
+        Who:        Admin/alice (AssumedRole, key ASIAIOSFODNN7EXAMPLE, with MFA)
         What:       CreateAccessKey on iam.amazonaws.com
-        Account:    111122223333, us-east-1
+        Where:      111122223333, us-east-1
         From:       203.0.113.7, aws-cli/2.15.30 Python/3.11.8
         Outcome:    success
-        Happened:   2024-05-01T12:00:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH iam-access-key: An access key was created
         - MEDIUM iam-change: IAM was changed
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91
+          aws cloudtrail lookup-events --region us-east-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name bob
+
+        If this is expected, add to "unless" of iam-access-key, iam-change:
+          {"pattern":{"eventSource":["iam.amazonaws.com"],"eventName":["CreateAccessKey"],"userIdentity":{"sessionContext":{"sessionIssuer":{"arn":["arn:aws:iam::111122223333:role/Admin"]}}}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -452,7 +302,7 @@ mod tests {
         region = us-east-1 (String)
         group = 111122223333
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","rules":[{"id":"iam-access-key","severity":"HIGH","title":null,"description":"An access key was created","attack":[],"runbook":null},{"id":"iam-change","severity":"MEDIUM","title":null,"description":"IAM was changed","attack":[],"runbook":null}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"eventVersion":"1.09","userIdentity":{"type":"AssumedRole","principalId":"AROAEXAMPLEEXAMPLE002:alice","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","accountId":"111122223333","accessKeyId":"ASIAIOSFODNN7EXAMPLE","sessionContext":{"sessionIssuer":{"type":"Role","principalId":"AROAEXAMPLEEXAMPLE002","arn":"arn:aws:iam::111122223333:role/Admin","accountId":"111122223333","userName":"Admin"},"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"}}},"eventTime":"2024-05-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","awsRegion":"us-east-1","sourceIPAddress":"203.0.113.7","userAgent":"aws-cli/2.15.30 Python/3.11.8","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"userName":"bob","accessKeyId":"AKIAIOSFODNN7EXAMPLE","status":"Active","createDate":"May 1, 2024, 12:00:00 PM"}},"requestID":"0a1b2c3d-1111-2222-3333-444455556666","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","readOnly":false,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":"111122223333","eventCategory":"Management","tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com"}},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"bb80e66a5f4d6b3def15d10210c78fd0","event_id":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","event_time":"2024-05-01T12:00:00Z","detected_at":"2024-05-01T12:07:31.482Z","severity":"HIGH","summary":"Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.","rules":[{"id":"iam-access-key","severity":"HIGH","title":null,"description":"An access key was created","check":null,"attack":[],"runbook":null},{"id":"iam-change","severity":"MEDIUM","title":null,"description":"IAM was changed","check":null,"attack":[],"runbook":null}],"event_name":"CreateAccessKey","event_source":"iam.amazonaws.com","account_id":"111122223333","region":"us-east-1","actor":"Admin/alice","user_identity_type":"AssumedRole","source_ip":"203.0.113.7","user_agent":"aws-cli/2.15.30 Python/3.11.8","outcome":"success","error_code":null,"error_message":null,"source":{"bucket":"example-trail-logs","key":"AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz","version":"3HL4kqtJvjVBH40Nrjfkd.EXAMPLE","index":12},"event":{"eventVersion":"1.09","userIdentity":{"type":"AssumedRole","principalId":"AROAEXAMPLEEXAMPLE002:alice","arn":"arn:aws:sts::111122223333:assumed-role/Admin/alice","accountId":"111122223333","accessKeyId":"ASIAIOSFODNN7EXAMPLE","sessionContext":{"sessionIssuer":{"type":"Role","principalId":"AROAEXAMPLEEXAMPLE002","arn":"arn:aws:iam::111122223333:role/Admin","accountId":"111122223333","userName":"Admin"},"attributes":{"creationDate":"2024-05-01T11:58:02Z","mfaAuthenticated":"true"}}},"eventTime":"2024-05-01T12:00:00Z","eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","awsRegion":"us-east-1","sourceIPAddress":"203.0.113.7","userAgent":"aws-cli/2.15.30 Python/3.11.8","requestParameters":{"userName":"bob"},"responseElements":{"accessKey":{"userName":"bob","accessKeyId":"AKIAIOSFODNN7EXAMPLE","status":"Active","createDate":"May 1, 2024, 12:00:00 PM"}},"requestID":"0a1b2c3d-1111-2222-3333-444455556666","eventID":"c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91","readOnly":false,"eventType":"AwsApiCall","managementEvent":true,"recipientAccountId":"111122223333","eventCategory":"Management","tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"iam.amazonaws.com"}},"truncated":false}"#);
     }
 
     #[test]
@@ -464,18 +314,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] AuthorizeSecurityGroupIngress (denied) by user/mallory in 111122223333 us-gov-west-1
 
-        HIGH: AuthorizeSecurityGroupIngress (denied)
+        HIGH: user/mallory called AuthorizeSecurityGroupIngress in account 111122223333, us-gov-west-1, and was denied.
 
-        Who:        arn:aws:iam::111122223333:user/mallory (IAMUser)
+        Who:        arn:aws:iam::111122223333:user/mallory (IAMUser, key AKIAIOSFODNN7EXAMPLE)
         What:       AuthorizeSecurityGroupIngress on ec2.amazonaws.com
-        Account:    111122223333, us-gov-west-1
+        Where:      111122223333, us-gov-west-1
         From:       203.0.113.9, Boto3/1.34.0 http[:]//evil.example/
         Outcome:    denied: Client.UnauthorizedOperation: You are not authorized to perform this operation.
-        Happened:   2024-05-01T12:00:03Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:03Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show b7e6d5c4-5b0e-4c0f-9b1a-0d6c3e5f7a96
+          aws cloudtrail lookup-events --region us-gov-west-1 --start-time 2024-05-01T11:00:03Z --end-time 2024-05-01T13:00:03Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=AKIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name mallory
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["ec2.amazonaws.com"],"eventName":["AuthorizeSecurityGroupIngress"],"errorCode":[{"exists":true}],"userIdentity":{"arn":["arn:aws:iam::111122223333:user/mallory"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -503,18 +360,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] StopLogging by root in 111122223333 cn-north-1
 
-        HIGH: StopLogging (success)
+        HIGH: The root user called StopLogging in account 111122223333, cn-north-1, and it succeeded.
 
         Who:        arn:aws:iam::111122223333:root (Root)
         What:       StopLogging on cloudtrail.amazonaws.com
-        Account:    111122223333, cn-north-1
+        Where:      111122223333, cn-north-1
         From:       198.51.100.7, console.amazonaws.com
         Outcome:    success
-        Happened:   2024-05-01T12:00:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:00:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show d1
+          aws cloudtrail lookup-events --region cn-north-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=Username,AttributeValue=root --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam get-account-summary
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["cloudtrail.amazonaws.com"],"eventName":["StopLogging"],"userIdentity":{"arn":["arn:aws:iam::111122223333:root"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -540,18 +404,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] RotateKey by kms.amazonaws.com in 111122223333 eu-west-1
 
-        HIGH: RotateKey (success)
+        HIGH: kms.amazonaws.com reported RotateKey on arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012 in account 111122223333, eu-west-1.
 
         Who:        kms.amazonaws.com
         What:       RotateKey on kms.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         From:       kms.amazonaws.com, kms.amazonaws.com
         Outcome:    success
-        Happened:   2024-05-01T12:02:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:02:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:02:00Z --end-time 2024-05-01T13:02:00Z --lookup-attributes AttributeKey=EventId,AttributeValue=a1b2c3d4-5b0e-4c0f-9b1a-0d6c3e5f7a93 --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["kms.amazonaws.com"],"eventName":["RotateKey"],"userIdentity":{"invokedBy":["kms.amazonaws.com"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -577,18 +448,25 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] ConsoleLogin (failed) by carol in 111122223333 eu-west-1
 
-        HIGH: ConsoleLogin (failed)
+        HIGH: carol tried to sign in to the console in account 111122223333, eu-west-1, and failed.
 
         Who:        carol (IAMUser)
         What:       ConsoleLogin on signin.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         From:       198.51.100.23, Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0
         Outcome:    failed: Failed authentication
-        Happened:   2024-05-01T12:01:40Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:01:40Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show e7d6c5b4-5b0e-4c0f-9b1a-0d6c3e5f7a92
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:01:40Z --end-time 2024-05-01T13:01:40Z --lookup-attributes AttributeKey=Username,AttributeValue=carol --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws iam list-access-keys --user-name carol
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["signin.amazonaws.com"],"eventName":["ConsoleLogin"],"errorMessage":[{"exists":true}],"userIdentity":{"userName":["carol"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -614,16 +492,20 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] ListUsers insight in 111122223333 eu-west-1
 
-        HIGH: ListUsers insight (success)
+        HIGH: CloudTrail saw an unusual rate of calls to ListUsers in account 111122223333, eu-west-1.
 
         What:       ListUsers on iam.amazonaws.com
-        Account:    111122223333, eu-west-1
+        Where:      111122223333, eu-west-1
         Outcome:    success
-        Happened:   2024-05-01T12:03:00Z
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       2024-05-01T12:03:00Z, detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 111122223333:
+          trailhound events show f0e1d2c3-5b0e-4c0f-9b1a-0d6c3e5f7a94
+          aws cloudtrail lookup-events --region eu-west-1 --start-time 2024-05-01T11:03:00Z --end-time 2024-05-01T13:03:00Z --lookup-attributes AttributeKey=EventName,AttributeValue=ListUsers --query 'Events[].[EventTime,EventSource,EventName]' --output text
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -652,13 +534,16 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [LOW] unnamed event
 
-        LOW: unnamed event (success)
+        LOW: Somebody called something unnamed, and it succeeded.
 
         Outcome:    success
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - LOW example-rule: Anything
+
+        Run next:
+          trailhound events show 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
 
         Record:     came in a message, not in an object
         Event id:   44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
@@ -669,7 +554,7 @@ mod tests {
         rule_ids = ["example-rule"] (String.Array)
         group = unknown
         "#);
-        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
+        insta::assert_snapshot!(part(&outbound, "default"), @r#"{"schema":"trailhound.alert/1","alert_id":"9a611981e245f0574223a3ae6d0d4eaf","event_id":"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","event_time":null,"detected_at":"2024-05-01T12:07:31.482Z","severity":"LOW","summary":"Somebody called something unnamed, and it succeeded.","rules":[{"id":"example-rule","severity":"LOW","title":null,"description":"Anything","check":null,"attack":[],"runbook":null}],"event_name":null,"event_source":null,"account_id":null,"region":null,"actor":null,"user_identity_type":null,"source_ip":null,"user_agent":null,"outcome":"success","error_code":null,"error_message":null,"source":{"bucket":null,"key":null,"version":null,"index":0},"event":{},"truncated":false}"#);
     }
 
     #[test]
@@ -693,17 +578,23 @@ mod tests {
         insta::assert_snapshot!(seen(&outbound), @r#"
         [HIGH] Delete\r\nSeverity: LOW\u{1b}[2J (denied) by ?n? ?? \u{20.. in 1111\u{0}2222 evil.example/#..
 
-        HIGH: Delete\r\nSeverity: LOW\u{1b}[2J (denied)
+        HIGH: ünï 日本 \u{200b}<b>"x"</b> called Delete\r\nSeverity: LOW\u{1b}[2J in account 1111\u{0}2222, evil.example/#us-east-1, and was denied.
 
         Who:        ünï 日本 \u{200b}<b>"x"</b> (\u{202e}tooR)
         What:       Delete\r\nSeverity: LOW\u{1b}[2J on iam\u{2028}.amazonaws.com
-        Account:    1111\u{0}2222, evil.example/#us-east-1
+        Where:      1111\u{0}2222, evil.example/#us-east-1
         From:       203.0.113.7\nOutcome: success, curl https[:]//evil.example/?a=b\u{85}\u{feff}
         Outcome:    denied: AccessDenied\u{7f}
-        Detected:   2024-05-01T12:07:31.482Z
+        When:       detected 2024-05-01T12:07:31.482Z
 
-        Why:
+        Why it matters:
         - HIGH example-rule: An example of a rule
+
+        Run next, with credentials of account 1111\u{0}2222:
+          aws s3 cp s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz - | gunzip | jq '.Records[12]'
+
+        If this is expected, add to "unless" of example-rule:
+          {"pattern":{"eventSource":["iam\u2028.amazonaws.com"],"eventName":["Delete\r\nSeverity: LOW\u001b[2J"],"errorCode":[{"exists":true}],"userIdentity":{"userName":["ünï 日本 \u200b<b>\"x\"</b>"]}},"reason":"Expected: say why, and who agreed","until":"2024-07-30"}
 
         Object:     s3://example-trail-logs/AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz, version 3HL4kqtJvjVBH40Nrjfkd.EXAMPLE
         Record:     12, counted from 0
@@ -755,6 +646,7 @@ mod tests {
             let (id, description) = (character.repeat(200), character.repeat(3000));
             let rule = |i| RuleInfo {
                 title: Some(description.clone()),
+                check: Some(description.clone()),
                 attack: vec![id.clone(); 50],
                 runbook: Some(description.clone()),
                 ..RuleInfo::new(format!("{i:03}{id}"), Severity::Critical, description.clone())
@@ -791,14 +683,14 @@ mod tests {
             ],
         );
         let claim = claimed(&event, ["a-low", "b-high", "gone"].map(str::to_owned).into());
-        let outbound = render(&event, &claim, &RuleSet::default(), None);
+        let outbound = render(&event, &claim, &RuleSet::default(), None, AlertFormat::Json);
         check(&outbound);
         assert_eq!(
             document_of(&outbound)["rules"],
             json!([
-                { "id": "b-high", "severity": "HIGH", "title": null, "description": "High", "attack": [], "runbook": null },
-                { "id": "gone", "severity": "MEDIUM", "title": null, "description": null, "attack": [], "runbook": null },
-                { "id": "a-low", "severity": "LOW", "title": null, "description": "Low", "attack": [], "runbook": null },
+                { "id": "b-high", "severity": "HIGH", "title": null, "description": "High", "check": null, "attack": [], "runbook": null },
+                { "id": "gone", "severity": "MEDIUM", "title": null, "description": null, "check": null, "attack": [], "runbook": null },
+                { "id": "a-low", "severity": "LOW", "title": null, "description": "Low", "check": null, "attack": [], "runbook": null },
             ])
         );
         assert_eq!(document_of(&outbound)["severity"], "HIGH");
@@ -823,6 +715,7 @@ mod tests {
         let of = |title: &str, technique: &str, runbook: &str| RuleInfo {
             title: Some(title.to_owned()),
             attack: vec![technique.to_owned(), "T1078.004".to_owned()],
+            check: Some(format!("who owns {title}.")),
             runbook: Some(runbook.to_owned()),
             ..RuleInfo::new("iam-access-key", Severity::High, "An access key was created")
         };
@@ -833,7 +726,8 @@ mod tests {
             document_of(&outbound)["rules"][0],
             json!({
                 "id": "iam-access-key", "severity": "HIGH", "title": "Key created",
-                "description": "An access key was created", "attack": ["T1098.001", "T1078.004"],
+                "description": "An access key was created", "check": "who owns Key created.",
+                "attack": ["T1098.001", "T1078.004"],
                 "runbook": "https://wiki.example.com/iam-access-key",
             })
         );
@@ -842,6 +736,7 @@ mod tests {
         assert!(
             email.contains(
                 "- HIGH iam-access-key: An access key was created\n  \
+                 Check first: who owns Key created.\n  \
                  Runbook: https://wiki.example.com/iam-access-key\n\n"
             ),
             "{email}"
@@ -850,6 +745,7 @@ mod tests {
         let outbound = rendered(&event(of("a\u{202e}b", "T1\n", "x\ny")));
         check(&outbound);
         let rule = document_of(&outbound)["rules"][0].clone();
+        assert_eq!(rule["check"], "who owns a\\u{202e}b.");
         assert_eq!((&rule["title"], &rule["attack"][0]), (&json!("a\\u{202e}b"), &json!("T1\\n")));
         assert_eq!(rule["runbook"], "x\\ny");
         assert!(part(&outbound, "email").contains("  Runbook: x\\ny\n"));
@@ -867,6 +763,253 @@ mod tests {
             (document["rules"][0]["attack"].as_array().unwrap().len(), &document["truncated"]),
             (20, &json!(true))
         );
+    }
+
+    #[test]
+    fn the_text_of_an_alert_is_its_mail() {
+        let event = detected(fixture("eventbridge_api_call.json"), vec![rule("a", Severity::Low, "A")]);
+        let alert = claimed(&event, ["a".to_owned()].into());
+        assert_eq!(crate::alert::text(&event, &alert, &RuleSet::default()), part(&rendered(&event), "email"));
+    }
+
+    /// As a chat shows it, and as a SIEM reads it.
+    #[test]
+    #[allow(clippy::too_many_lines, reason = "the findings of SIEMs are long")]
+    fn one_alert_in_the_other_formats() {
+        let rule = RuleInfo {
+            title: Some("Access key made for another user".to_owned()),
+            check: Some("whether the user asked for it.".to_owned()),
+            attack: vec!["T1098.001".to_owned()],
+            attack_version: Some("16.1".to_owned()),
+            tags: vec!["persistence".to_owned()],
+            runbook: Some("https://wiki.example.com/keys".to_owned()),
+            ..RuleInfo::new("iam-access-key", Severity::High, "One identity made an access key for another.")
+        };
+        let event = detected(fixture("eventbridge_api_call.json"), vec![Arc::new(rule)]);
+        let alert = claimed(&event, ["iam-access-key".to_owned()].into());
+        let of = |format| {
+            let mut document = valid(&render(&event, &alert, &RuleSet::default(), None, format), format);
+            if format == AlertFormat::Ocsf {
+                // The record, which other tests look at, and what changes with each release.
+                document["evidences"][0]["data"] = json!({ "eventID": document["evidences"][0]["data"]["eventID"] });
+                document["metadata"]["product"]["version"] = json!("VERSION");
+            }
+            let text = format!("{document:#}");
+            let page = include_str!("../../docs/alerts.md");
+            assert!(page.contains(&text), "docs/alerts.md shows another example than\n{text}");
+            text
+        };
+        insta::assert_snapshot!(of(AlertFormat::Chatbot), @r#"
+        {
+          "version": "1.0",
+          "source": "custom",
+          "id": "95706127581ac6373616518969e7bdb7",
+          "content": {
+            "textType": "client-markdown",
+            "title": "[HIGH] `CreateAccessKey` by `Admin/alice` in `111122223333`",
+            "description": "`Admin/alice` called `CreateAccessKey` on user `bob` in account `111122223333`, `us-east-1`, and it succeeded.\n\nWho: `Admin/alice`, `AssumedRole`\nFrom: `203.0.113.7`, `aws-cli/2.15.30 Python/3.11.8`\nOutcome: `success`\nWhen: `2024-05-01T12:00:00Z`\n\nHIGH `iam-access-key`: One identity made an access key for another.\nRunbook: https://wiki.example.com/keys\n\nhttps://us-east-1.console.aws.amazon.com/cloudtrailv2/home?region=us-east-1#/events/c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91\n\nIf this is expected, add to \"unless\" of `iam-access-key`:\n`{\"pattern\":{\"eventSource\":[\"iam.amazonaws.com\"],\"eventName\":[\"CreateAccessKey\"],\"userIdentity\":{\"sessionContext\":{\"sessionIssuer\":{\"arn\":[\"arn:aws:iam::111122223333:role/Admin\"]}}}},\"reason\":\"Expected: say why, and who agreed\",\"until\":\"2024-07-30\"}`",
+            "nextSteps": [
+              "Check first: whether the user asked for it.",
+              "`trailhound events show c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91`",
+              "`aws cloudtrail lookup-events --region us-east-1 --start-time 2024-05-01T11:00:00Z --end-time 2024-05-01T13:00:00Z --lookup-attributes AttributeKey=AccessKeyId,AttributeValue=ASIAIOSFODNN7EXAMPLE --query 'Events[].[EventTime,EventSource,EventName]' --output text`",
+              "`aws iam list-access-keys --user-name bob`"
+            ],
+            "keywords": [
+              "HIGH",
+              "iam-access-key",
+              "T1098.001"
+            ]
+          },
+          "metadata": {
+            "threadId": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+            "summary": "[HIGH] `CreateAccessKey` by `Admin/alice` in `111122223333`",
+            "eventType": "trailhound-alert",
+            "additionalContext": {
+              "account_id": "111122223333",
+              "actor": "Admin/alice",
+              "detected_at": "2024-05-01T12:07:31.482Z",
+              "event_id": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+              "event_name": "CreateAccessKey",
+              "event_source": "iam.amazonaws.com",
+              "outcome": "success",
+              "region": "us-east-1",
+              "severity": "HIGH",
+              "source_ip": "203.0.113.7"
+            }
+          }
+        }
+        "#);
+        insta::assert_snapshot!(of(AlertFormat::Ocsf), @r#"
+        {
+          "activity_id": 1,
+          "activity_name": "Create",
+          "category_uid": 2,
+          "category_name": "Findings",
+          "class_uid": 2004,
+          "class_name": "Detection Finding",
+          "type_uid": 200401,
+          "type_name": "Detection Finding: Create",
+          "severity_id": 4,
+          "severity": "High",
+          "status_id": 1,
+          "status": "New",
+          "is_alert": true,
+          "time": 1714564800000,
+          "message": "Admin/alice called CreateAccessKey on user bob in account 111122223333, us-east-1, and it succeeded.",
+          "metadata": {
+            "version": "1.5.0",
+            "uid": "95706127581ac6373616518969e7bdb7",
+            "product": {
+              "name": "trailhound",
+              "vendor_name": "trailhound",
+              "version": "VERSION"
+            },
+            "profiles": [
+              "cloud"
+            ],
+            "log_provider": "AWS",
+            "log_name": "CloudTrail",
+            "logged_time": 1714565251482,
+            "original_time": "2024-05-01T12:00:00Z"
+          },
+          "finding_info": {
+            "created_time": 1714565251482,
+            "uid": "95706127581ac6373616518969e7bdb7",
+            "title": "Access key made for another user",
+            "desc": "One identity made an access key for another.",
+            "types": [
+              "persistence"
+            ],
+            "analytic": {
+              "uid": "iam-access-key",
+              "name": "Access key made for another user",
+              "type": "Rule",
+              "type_id": 1
+            },
+            "attacks": [
+              {
+                "technique": {
+                  "uid": "T1098"
+                },
+                "sub_technique": {
+                  "uid": "T1098.001"
+                },
+                "version": "16.1"
+              }
+            ],
+            "data_sources": [
+              "AWS CloudTrail"
+            ],
+            "src_url": "https://us-east-1.console.aws.amazon.com/cloudtrailv2/home?region=us-east-1#/events/c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91"
+          },
+          "cloud": {
+            "provider": "AWS",
+            "account": {
+              "uid": "111122223333",
+              "type": "AWS Account",
+              "type_id": 10
+            },
+            "region": "us-east-1"
+          },
+          "api": {
+            "operation": "CreateAccessKey",
+            "service": {
+              "name": "iam.amazonaws.com"
+            },
+            "request": {
+              "uid": "0a1b2c3d-1111-2222-3333-444455556666"
+            }
+          },
+          "evidences": [
+            {
+              "api": {
+                "operation": "CreateAccessKey",
+                "service": {
+                  "name": "iam.amazonaws.com"
+                },
+                "request": {
+                  "uid": "0a1b2c3d-1111-2222-3333-444455556666"
+                }
+              },
+              "actor": {
+                "user": {
+                  "name": "Admin/alice",
+                  "uid": "arn:aws:sts::111122223333:assumed-role/Admin/alice",
+                  "uid_alt": "AROAEXAMPLEEXAMPLE002:alice",
+                  "type": "AssumedRole",
+                  "type_id": 99,
+                  "credential_uid": "ASIAIOSFODNN7EXAMPLE",
+                  "account": {
+                    "uid": "111122223333",
+                    "type": "AWS Account",
+                    "type_id": 10
+                  }
+                },
+                "session": {
+                  "issuer": "arn:aws:iam::111122223333:role/Admin",
+                  "created_time": 1714564682000,
+                  "is_mfa": true
+                }
+              },
+              "src_endpoint": {
+                "ip": "203.0.113.7"
+              },
+              "http_request": {
+                "user_agent": "aws-cli/2.15.30 Python/3.11.8"
+              },
+              "data": {
+                "eventID": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91"
+              }
+            }
+          ],
+          "remediation": {
+            "desc": "Check first: whether the user asked for it.",
+            "references": [
+              "https://wiki.example.com/keys"
+            ]
+          },
+          "unmapped": {
+            "alert_id": "95706127581ac6373616518969e7bdb7",
+            "event_id": "c2f8a1de-5b0e-4c0f-9b1a-0d6c3e5f7a91",
+            "outcome": "success",
+            "source": {
+              "bucket": "example-trail-logs",
+              "key": "AWSLogs/111122223333/CloudTrail/us-east-1/2024/05/01/111122223333_CloudTrail_us-east-1_20240501T1205Z_Qz4L.json.gz",
+              "version": "3HL4kqtJvjVBH40Nrjfkd.EXAMPLE",
+              "index": 12
+            },
+            "rules": [
+              "iam-access-key"
+            ],
+            "truncated": false
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_chat_shows_hostile_texts_as_code_and_leaves_out_what_it_could_not_show() {
+        let hostile = "x` <!channel> <@U1> *b* [a](https://evil.example/) & \u{202e}";
+        let record = json!({
+            "eventID": hostile, "eventName": hostile, "eventSource": hostile, "recipientAccountId": hostile,
+            "userIdentity": { "type": "IAMUser", "userName": hostile }, "userAgent": hostile, "errorMessage": hostile,
+            "requestParameters": { "userName": hostile },
+        });
+        let event = detected(record.to_string(), vec![rule("r", Severity::High, "R")]);
+        let alert = claimed(&event, ["r".to_owned()].into());
+        let outbound = render(&event, &alert, &RuleSet::default(), None, AlertFormat::Chatbot);
+        let document = valid(&outbound, AlertFormat::Chatbot);
+        let content = &document["content"];
+        let texts = [&content["title"], &content["description"], &document["metadata"]["summary"]];
+        for text in texts.map(|text| text.as_str().unwrap()) {
+            assert!(!text.contains(['<', '>']) && !text.contains("https://evil"), "{text}");
+            // What is between back quotes is of others, what is outside of them is ours.
+            let ours: String = text.split('`').step_by(2).collect();
+            assert!(!ours.contains("channel") && !ours.contains('*') && !ours.contains("]("), "{ours}");
+        }
+        let steps: Vec<_> = content["nextSteps"].as_array().unwrap().iter().collect();
+        assert!(steps.iter().all(|step| step.as_str().unwrap().starts_with("`aws s3 cp ")), "{steps:?}");
+        assert_eq!(document["metadata"]["threadId"].as_str().unwrap().len(), 64);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::document::rfc3339;
+use super::ocsf::{Activity, Common};
 use super::render::{MAX_RULE_ID, message};
 use super::text::{ascii, inert, visible_json};
-use super::{AttributeValue, Outbound, hex, shown};
+use super::{AlertFormat, AttributeValue, Outbound, chatbot, hex, ocsf, shown};
 use crate::rules::Severity;
 
 const SCHEMA: &str = "trailhound.withheld/1";
@@ -75,6 +76,7 @@ pub fn render_withheld<'a>(
     max_per_minute: u32,
     table: &str,
     at: OffsetDateTime,
+    format: AlertFormat,
 ) -> Outbound {
     let mut all: Vec<&Withheld> = all.into_iter().collect();
     all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.alert_id.cmp(&b.alert_id)));
@@ -135,6 +137,7 @@ pub fn render_withheld<'a>(
     lines.push(String::new());
     lines.push(format!("Alert {alert_id}"));
     let ids = rules.iter().take(50).map(|rule| rule.id.clone()).collect();
+    let text = lines.join("\n");
     let document = Document {
         schema: SCHEMA,
         alert_id: &alert_id,
@@ -147,10 +150,14 @@ pub fn render_withheld<'a>(
         events: events.collect(),
         truncated,
     };
-    // Strings and numbers always serialise.
-    let document = visible_json(serde_json::to_string(&document).unwrap_or_default());
+    let default = match format {
+        // Strings and numbers always serialise.
+        AlertFormat::Json => visible_json(serde_json::to_string(&document).unwrap_or_default()),
+        AlertFormat::Chatbot => notification(&document, &subject),
+        AlertFormat::Ocsf => finding(&document, &subject, at),
+    };
     Outbound {
-        message: message(&document, &lines.join("\n"), &ascii(&subject, SMS_LIMIT)),
+        message: message(&default, &text, &ascii(&subject, SMS_LIMIT)),
         attributes: vec![
             ("severity", AttributeValue::String(severity.as_str().to_owned())),
             ("rule_ids", AttributeValue::StringArray(ids)),
@@ -161,11 +168,78 @@ pub fn render_withheld<'a>(
     }
 }
 
+/// As [`AlertFormat::Chatbot`].
+fn notification(document: &Document<'_>, title: &str) -> String {
+    let table = chatbot::code(document.table, 256);
+    let limit = document.max_per_minute;
+    let mut paragraphs = vec![format!(
+        "{title}: more than {limit} in a minute (alerting.max_per_minute). Their events are stored in the table {table}; \
+         none of them alerts again."
+    )];
+    let rules = document
+        .rules
+        .iter()
+        .take(MAX_LINES)
+        .map(|rule| format!("{} {}: {}", rule.severity, chatbot::code(rule.name, MAX_RULE_ID), rule.count));
+    paragraphs.push(rules.collect::<Vec<_>>().join("\n"));
+    let events = document.events.iter().take(MAX_LINES).map(|event| {
+        let name = event.event_name.unwrap_or("unnamed event");
+        let time = event.event_time.unwrap_or("at an unknown time");
+        let [time, name, id] = [time, name, &event.event_id].map(|text| chatbot::code(text, 128));
+        format!("{} {name} {time} {id}", event.severity)
+    });
+    paragraphs.push(events.collect::<Vec<_>>().join("\n"));
+    chatbot::Parts {
+        alert_id: document.alert_id.to_owned(),
+        thread: document.alert_id.to_owned(),
+        title: title.to_owned(),
+        paragraphs,
+        steps: vec!["Raise `alerting.max_per_minute`, or give the rules at the top a `group`.".to_owned()],
+        keywords: vec![document.severity.as_str().to_owned()],
+        resources: Vec::new(),
+        context: BTreeMap::from([
+            ("count", document.count.to_string()),
+            ("severity", document.severity.as_str().to_owned()),
+            ("detected_at", document.at.clone()),
+        ]),
+    }
+    .text()
+}
+
+/// As [`AlertFormat::Ocsf`]: the document stands in `unmapped`.
+fn finding(document: &Document<'_>, title: &str, at: OffsetDateTime) -> String {
+    let message = format!(
+        "{title}: more than {} in a minute (alerting.max_per_minute). Their events are stored in the table {}.",
+        document.max_per_minute,
+        shown(document.table, 256)
+    );
+    let common = Common {
+        alert_id: document.alert_id.to_owned(),
+        activity: Activity::Create,
+        severity: document.severity,
+        at,
+        detected_at: at,
+        count: u64::try_from(document.count).ok(),
+        message,
+        info: vec![
+            ("uid", document.alert_id.into()),
+            ("title", title.into()),
+            ("types", vec!["alerts-held-back"].into()),
+        ],
+        original_time: None,
+        account: None,
+        region: None,
+        unmapped: serde_json::to_value(document).unwrap_or_default(),
+    };
+    ocsf::text(&common.finding())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
     use time::macros::datetime;
 
+    use super::super::testing::valid;
     use super::*;
     use crate::alert::PUBLISH_LIMIT;
 
@@ -182,7 +256,10 @@ mod tests {
     }
 
     fn rendered(all: &[Withheld]) -> (Outbound, Value, Value) {
-        let outbound = render_withheld(all, 10, "events", datetime!(2024-05-01 12:05 UTC));
+        let outbound = render_withheld(all, 10, "events", datetime!(2024-05-01 12:05 UTC), AlertFormat::Json);
+        for format in [AlertFormat::Chatbot, AlertFormat::Ocsf] {
+            valid(&render_withheld(all, 10, "events", datetime!(2024-05-01 12:05 UTC), format), format);
+        }
         let message: Value = serde_json::from_str(&outbound.message).unwrap();
         let document = serde_json::from_str(message["default"].as_str().unwrap()).unwrap();
         (outbound, message, document)

@@ -79,6 +79,7 @@ mod tests {
         rules.own_services = []  # default
         alerting.topic_arn = "arn:aws:sns:eu-west-1:111122223333:trailhound-alerts.fifo"  # environment variable SNS_TOPIC_ARN
         alerting.max_per_minute = 0  # default
+        alerting.format = "json"  # default
         store.table = "trailhound-events"  # environment variable DYNAMODB_TABLE
         store.retention_days = 90  # default
         http.listen = "0.0.0.0:8080"  # default

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::alert::AlertFormat;
 use crate::cloudtrail::Limits;
 use crate::reload::RulePath;
 use crate::rules::NamedLists;
@@ -89,6 +90,7 @@ pub struct AlertingConfig {
     pub topic_arn: String,
     /// 0: any number.
     pub max_per_minute: u32,
+    pub format: AlertFormat,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +232,7 @@ impl Config {
         let own_services = from.required("rules.own_services", Raw::list);
         let topic_arn = from.needed(needed, "alerting.topic_arn", |raw| parse::topic_arn(raw.text()?));
         let max_per_minute = from.required("alerting.max_per_minute", |raw| raw.integer(0..=100_000));
+        let alert_format = from.required("alerting.format", Raw::alert_format);
         let table = from.needed(needed, "store.table", |raw| parse::table_name(raw.text()?));
         let retention_days = from.required("store.retention_days", |raw| raw.integer(1..=36_500));
         let listen = from.required("http.listen", |raw| parse::listen(raw.text()?));
@@ -277,7 +280,11 @@ impl Config {
                     own_trails: own_trails?,
                     own_services: own_services?,
                 },
-                alerting: AlertingConfig { topic_arn: topic_arn?, max_per_minute: max_per_minute? },
+                alerting: AlertingConfig {
+                    topic_arn: topic_arn?,
+                    max_per_minute: max_per_minute?,
+                    format: alert_format?,
+                },
                 store: StoreConfig { table: table?, retention_days: retention_days? },
                 http: HttpConfig { listen: listen? },
                 log: LogConfig { level: level?, format: format? },
@@ -379,6 +386,7 @@ impl Config {
             ("rules.own_services", json!(rules.own_services)),
             ("alerting.topic_arn", json!(alerting.topic_arn)),
             ("alerting.max_per_minute", json!(alerting.max_per_minute)),
+            ("alerting.format", json!(alerting.format.as_str())),
             ("store.table", json!(store.table)),
             ("store.retention_days", json!(store.retention_days)),
             ("http.listen", json!(http.listen.to_string())),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use figment::value::Value;
 
 use super::LogFormat;
+use crate::alert::AlertFormat;
 use crate::reload::RulePath;
 
 const SECOND: u64 = 1_000;
@@ -107,6 +108,12 @@ impl Raw {
         let expected = || format!("must be a list of strings such as [\"one\", \"two\"], not {}", kind(&self.value));
         let items = self.value.as_array().ok_or_else(expected)?;
         items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(expected)).collect()
+    }
+
+    pub fn alert_format(&self) -> Result<AlertFormat, String> {
+        let text = self.text()?;
+        let known = AlertFormat::ALL.into_iter().find(|format| format.as_str().eq_ignore_ascii_case(text));
+        known.ok_or_else(|| format!("must be \"json\", \"chatbot\" or \"ocsf\", not {text:?}"))
     }
 
     pub fn log_format(&self) -> Result<LogFormat, String> {

@@ -29,8 +29,19 @@ const MAX_WANTS: usize = 1 << 20;
 
 pub(super) const FILE_KEYS: [&str; 4] = ["events", "monitoredEvents", "lists", "$schema"];
 /// What a rule may say of itself.
-pub(super) const INFO_KEYS: [&str; 10] =
-    ["id", "title", "description", "severity", "author", "references", "attack", "attackVersion", "tags", "runbook"];
+pub(super) const INFO_KEYS: [&str; 11] = [
+    "id",
+    "title",
+    "description",
+    "check",
+    "severity",
+    "author",
+    "references",
+    "attack",
+    "attackVersion",
+    "tags",
+    "runbook",
+];
 pub(super) const RULE_KEYS: [&str; 11] = [
     "pattern",
     "unless",
@@ -279,6 +290,7 @@ impl<'a> Rules<'a> {
                 "description" => {
                     info.description = self.reader.text(here, value, MAX_DESCRIPTION_BYTES).unwrap_or_default();
                 }
+                "check" => info.check = self.reader.text(here, value, MAX_DESCRIPTION_BYTES),
                 "author" => info.author = self.reader.text(here, value, MAX_VALUE_BYTES),
                 "attackVersion" => info.attack_version = self.reader.text(here, value, MAX_VALUE_BYTES),
                 "runbook" => info.runbook = self.reader.text(here, value, MAX_DESCRIPTION_BYTES),

@@ -4,8 +4,8 @@ use sha2::{Digest, Sha256};
 
 use super::file::{DraftBody, File};
 
-/// The first 16 hexadecimal digits of a SHA-256 over what the rules mean: their order, ids, severities, descriptions,
-/// modes, conditions, exceptions, groups, correlations, and the lists, however the file spells them.
+/// The first 16 hexadecimal digits of a SHA-256 over what the rules mean: their order, ids, severities, descriptions and
+/// what to check, modes, conditions, exceptions, groups, correlations, and the lists, however the file spells them.
 pub(super) fn hash(file: &File) -> String {
     let mut hash = Parts(Sha256::new());
     hash.put("trailhound.rules/2");
@@ -16,6 +16,9 @@ pub(super) fn hash(file: &File) -> String {
         let info = &draft.info;
         // Every kind of part begins with its own word, so that no two rule sets give the same bytes.
         hash.all(["rule", &info.id, info.severity.as_str(), &info.description, info.mode.as_str()]);
+        if let Some(check) = &info.check {
+            hash.all(["check", check]);
+        }
         hash.body(&draft.body);
         for exception in &draft.exceptions {
             let until = exception.until.as_ref().map(|(date, _)| date.to_string()).unwrap_or_default();

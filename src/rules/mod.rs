@@ -154,6 +154,9 @@ pub struct RuleInfo {
     pub severity: Severity,
     pub mode: Mode,
     pub description: String,
+    /// What to check first, as it goes on after these words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -186,6 +189,7 @@ impl RuleInfo {
             severity,
             mode: Mode::Alert,
             description: description.into(),
+            check: None,
             author: None,
             references: Vec::new(),
             attack: Vec::new(),
@@ -432,7 +436,10 @@ mod tests {
         for rule in rules.rules() {
             assert!(rule.title.is_some() && rule.attack_version.is_some(), "{}", rule.id);
             assert!(!rule.attack.is_empty() && !rule.tags.is_empty(), "{}", rule.id);
-            assert!(rule.description.contains(" Check first: "), "{} does not say what to check first", rule.id);
+            let check = rule.check.as_deref().unwrap_or_default();
+            assert!(check.len() > 10 && check.ends_with('.'), "{} does not say what to check first", rule.id);
+            // An alert tells both in full.
+            assert!(rule.description.len() <= 400 && check.len() <= 400, "{} says too much", rule.id);
             // Only what comes once may come ungrouped.
             let is_bounded = rule.group.is_some() || rule.correlation.is_some();
             assert!(is_bounded || rule.severity == Severity::Critical, "{} has no group", rule.id);

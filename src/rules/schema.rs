@@ -200,9 +200,11 @@ fn it_judges_as_the_reader_does() {
         (json!({ "threshold": 3 }), false),
         (
             json!({ "title": "t", "author": "a", "references": ["r"], "attack": ["T1098", "T1098.001"],
-                 "attackVersion": "16.1", "tags": ["t"], "runbook": "r", "description": "d" }),
+                 "attackVersion": "16.1", "tags": ["t"], "runbook": "r", "description": "d", "check": "c" }),
             true,
         ),
+        (json!({ "check": "" }), false),
+        (json!({ "check": ["c"] }), false),
         (json!({ "title": "x".repeat(129) }), false),
         (json!({ "attack": ["T12"] }), false),
         (json!({ "tags": "one" }), false),

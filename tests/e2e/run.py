@@ -25,6 +25,7 @@ import time
 import traceback
 from pathlib import Path
 
+import formats  # noqa: F401: it registers its scenarios
 from emulators import Emulator
 from scenarios import SCENARIOS
 from world import World

@@ -35,6 +35,7 @@ EVERYTHING = {
     "teams": {"tenant_id": "a", "team_id": "b", "channel_id": "c"}, "rules_file": RULES, "pin_rules_version": True,
     "metrics": "emf", "use_spot": True, "operator_principal_arns": [f"arn:aws:iam::{ACCOUNT}:role/oncall"],
     "log_expiration_days": 0, "alarm_topic": TOPIC, "deletion_protection": False, "log_level": "DEBUG",
+    "alert_format": "chatbot", "max_alerts_per_minute": 100,
 }  # fmt: skip
 
 # Sets of variables that work; image_tag is added to each.
@@ -71,6 +72,8 @@ BAD: list[tuple[dict, str]] = [
     ({"environment": "Test"}, "lower-case"),
     ({"retention_days": 0}, "whole number"),
     ({"log_level": "ERROR"}, "silence the alarm"),
+    ({"alert_format": "slack"}, "alert_format is"),
+    ({"max_alerts_per_minute": 1.5}, "whole number"),
     ({"alert_email": "nobody"}, "one email address"),
     ({"kms_key_arn": "alias/mine"}, "not of an alias"),
     ({"log_expiration_days": 100}, "more than 180"),

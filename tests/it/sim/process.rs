@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use trailhound::alert::AlertFormat;
 use trailhound::app::{Daemon, run};
 use trailhound::cloudtrail::Limits;
 use trailhound::config::{
@@ -57,7 +58,7 @@ pub fn config() -> Config {
             own_trails: Vec::new(),
             own_services: Vec::new(),
         },
-        alerting: AlertingConfig { topic_arn: String::new(), max_per_minute: 0 },
+        alerting: AlertingConfig { topic_arn: String::new(), max_per_minute: 0, format: AlertFormat::Json },
         store: StoreConfig { table: String::new(), retention_days: 90 },
         http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
         log: LogConfig { level: "info".to_owned(), format: LogFormat::Auto },
