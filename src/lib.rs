@@ -100,6 +100,9 @@ pub mod metrics;
 /// Logs: JSON in a container, readable on a terminal.
 pub mod telemetry;
 
+/// What `trailhound doctor` makes of an installation: plain facts in, findings out. Pure.
+pub mod doctor;
+
 /// The command line.
 pub mod cli;
 

@@ -8,6 +8,7 @@ mod credentials;
 mod dynamodb;
 mod errors;
 mod http;
+mod installation;
 mod s3;
 mod sns;
 mod sqs;
@@ -28,6 +29,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::credentials::{Fresh, Held};
+pub use self::installation::Installation;
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError, Ports};
 
@@ -60,9 +62,12 @@ pub struct Settings {
 /// in the regions of the queue URL and of the topic ARN; where no region is configured, these serve the others too.
 pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
     let sdk = session(settings).await;
-    let own_s3 =
-        sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty());
-    ports(&sdk, own_s3, settings, metrics)
+    ports(&sdk, own_s3(&sdk), settings, metrics)
+}
+
+/// Whether S3 is somebody else's, or an endpoint of one's own.
+fn own_s3(sdk: &SdkConfig) -> bool {
+    sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty())
 }
 
 /// Credentials, region and endpoints from the SDK's own chain, without retries.
@@ -88,7 +93,6 @@ async fn session(settings: &Settings) -> SdkConfig {
 
 /// As [`session`], for a tool that a person waits for: the SDK repeats what fails for a moment, since nothing of ours
 /// does. `region` is that of what it calls, where a URL or an ARN names it.
-#[expect(dead_code, reason = "the tools come next")]
 async fn tool_session(settings: &Settings, region: Option<&str>) -> SdkConfig {
     let sdk = session(settings).await.into_builder();
     let mut sdk = sdk.retry_config(RetryConfig::standard().with_max_attempts(TOOL_ATTEMPTS));

@@ -227,7 +227,7 @@ impl ObjectStore for S3 {
 
 /// Whether this can be a bucket's name, old rules included. The SDK would take ARNs, directory buckets and Outposts too,
 /// but no log is delivered there, and whoever writes to the queue chooses the name.
-fn is_bucket(name: &str) -> bool {
+pub(super) fn is_bucket(name: &str) -> bool {
     const ELSEWHERE: [&str; 3] = ["--x-s3", "--xa-s3", "--op-s3"];
     !ELSEWHERE.iter().any(|suffix| name.ends_with(suffix))
         && (3..=255).contains(&name.len())

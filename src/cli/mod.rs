@@ -1,5 +1,6 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
+mod doctor;
 mod emf;
 mod healthcheck;
 mod output;
@@ -52,6 +53,9 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Check the whole installation, and say what is wrong and how to mend it; exit code 1 if there is a problem
+    #[command(after_long_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Print the completions of a shell
     #[command(after_long_help = printed::COMPLETIONS_HELP)]
     Completions {
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
+        Command::Doctor(args) => doctor::run(file, args),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
         #[cfg(feature = "emulator")]
