@@ -18,6 +18,8 @@ mod correlations;
 mod daemon;
 #[cfg(feature = "emulator")]
 mod demo;
+#[cfg(feature = "emulator")]
+mod doctor;
 mod fakes;
 mod faults;
 mod groups;
