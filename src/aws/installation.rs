@@ -238,8 +238,8 @@ impl Installation {
         let answer = sent.map_err(|error| refused(error, &DESCRIBE_KEY, id))?;
         let metadata = answer.key_metadata.ok_or_else(|| Unknown::Failed("KMS described no key".to_owned()))?;
         let arn = metadata.arn.clone().unwrap_or_else(|| metadata.key_id.clone());
-        let aws_managed = metadata.key_manager == Some(KeyManagerType::Aws);
-        let policy = if policy && !aws_managed {
+        let managed = metadata.key_manager == Some(KeyManagerType::Aws);
+        let policy = if policy && !managed {
             let sent = client.get_key_policy().key_id(&arn).send().await;
             sent.map(|answer| answer.policy).map_err(|error| refused(error, &KEY_POLICY, &arn))
         } else {
@@ -247,7 +247,7 @@ impl Installation {
         };
         let state = metadata.key_state.map(|state| state.as_str().to_owned());
         let state = state.unwrap_or_else(|| if metadata.enabled { "Enabled" } else { "Disabled" }.to_owned());
-        Ok(KeyFacts { arn, state, aws_managed, policy })
+        Ok(KeyFacts { arn, state, managed, policy })
     }
 
     async fn queue_attributes(&self, url: &str, on: &str) -> Looked<HashMap<QueueAttributeName, String>> {
@@ -669,4 +669,105 @@ fn advanced(selectors: &[aws_sdk_cloudtrail::types::AdvancedEventSelector]) -> M
         some.get_or_insert(narrowed.join(", "));
     }
     some.map_or(Management::None, Management::Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_sdk_cloudtrail::types::{AdvancedEventSelector, AdvancedFieldSelector};
+
+    use super::super::tests::serve;
+    use super::super::{STALL_TIMEOUT, local};
+    use super::*;
+
+    fn installation(endpoint: &str) -> Installation {
+        Installation {
+            sdk: local(endpoint, "eu-west-1", STALL_TIMEOUT),
+            own_s3: true,
+            settings: Settings {
+                queue_url: "https://sqs.eu-west-1.amazonaws.com/111122223333/trail".to_owned(),
+                ..Settings::default()
+            },
+            origin: String::new(),
+            heard: Arc::new(Heard(AtomicI64::new(UNHEARD))),
+            bucket_regions: Mutex::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_tells_how_far_the_clock_is_off_even_where_it_refuses() {
+        let there = SystemTime::now() - Duration::from_secs(400);
+        let date = DateTime::from(there).fmt(Format::HttpDate).unwrap();
+        let body = "<ErrorResponse><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code>\
+                    <Message>Signature expired: 20260501T120000Z is now earlier</Message></Error></ErrorResponse>";
+        let answer = format!(
+            "HTTP/1.1 403 Forbidden\r\ndate: {date}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let (endpoint, _requests) = serve(vec![answer.into_bytes()]).await;
+        let installation = installation(&endpoint);
+        assert_eq!(installation.clock_ahead(), None);
+        let refused = installation.caller().await.unwrap_err();
+        assert!(matches!(&refused, Unknown::Credentials(why) if why.contains("clock")), "{refused:?}");
+        let ahead = installation.clock_ahead().unwrap();
+        assert!((399..=410).contains(&ahead), "{ahead}");
+    }
+
+    #[tokio::test]
+    async fn a_denial_names_the_action_and_the_arn_to_grant_it_on() {
+        let body = r#"{"__type":"com.amazonaws.sqs#AccessDenied","message":"no"}"#;
+        let answer =
+            format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let (endpoint, _requests) = serve(vec![answer.into_bytes()]).await;
+        let mut installation = installation(&endpoint);
+        assert_eq!(installation.queue_arn().as_deref(), Some("arn:aws:sqs:eu-west-1:111122223333:trail"));
+        let denied = Unknown::Denied {
+            action: "sqs:GetQueueAttributes".to_owned(),
+            on: "arn:aws:sqs:eu-west-1:111122223333:trail".to_owned(),
+        };
+        assert_eq!(installation.queue().await, Err(denied));
+        installation.settings.queue_url = "http://127.0.0.1:4566/queue/trail".to_owned();
+        assert_eq!(installation.queue_arn(), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_bucket_has_is_not_asked_about() {
+        let facts = installation("http://127.0.0.1:1").bucket("arn:aws:s3:::logs", None, &[]).await;
+        assert!(matches!(facts.region, Err(Unknown::Missing(why)) if why.contains("is not the name of a bucket")));
+    }
+
+    fn selector(which: Option<ReadWriteType>, management: bool, without: &[&str]) -> EventSelector {
+        EventSelector::builder()
+            .set_read_write_type(which)
+            .include_management_events(management)
+            .set_exclude_management_event_sources(Some(without.iter().map(ToString::to_string).collect()))
+            .build()
+    }
+
+    #[test]
+    fn what_a_trail_records_is_read_from_its_selectors() {
+        let all = |without: &[&str]| Management::All { without: without.iter().map(ToString::to_string).collect() };
+        let write = || Some(ReadWriteType::WriteOnly);
+        assert_eq!(basic(&[]), all(&[]));
+        assert_eq!(basic(&[selector(None, true, &[])]), all(&[]));
+        assert_eq!(basic(&[selector(None, true, &["kms.amazonaws.com"])]), all(&["kms.amazonaws.com"]));
+        assert_eq!(basic(&[selector(write(), true, &[])]), Management::Some("WriteOnly".to_owned()));
+        assert_eq!(basic(&[selector(write(), true, &[]), selector(None, true, &[])]), all(&[]));
+        assert_eq!(basic(&[selector(None, false, &[])]), Management::None);
+
+        let equals =
+            |field: &str, value: &str| AdvancedFieldSelector::builder().field(field).equals(value).build().unwrap();
+        let advanced_of = |fields: Vec<AdvancedFieldSelector>| {
+            advanced(&[AdvancedEventSelector::builder().set_field_selectors(Some(fields)).build().unwrap()])
+        };
+        let management = || equals("eventCategory", "Management");
+        assert_eq!(advanced_of(vec![management()]), all(&[]));
+        assert_eq!(advanced_of(vec![equals("eventCategory", "Data")]), Management::None);
+        let writes = advanced_of(vec![management(), equals("readOnly", "false")]);
+        assert_eq!(writes, Management::Some("readOnly false".to_owned()));
+        let but =
+            AdvancedFieldSelector::builder().field("eventSource").not_equals("kms.amazonaws.com").build().unwrap();
+        assert_eq!(advanced_of(vec![management(), but]), all(&["kms.amazonaws.com"]));
+    }
 }

@@ -24,7 +24,7 @@ use crate::doctor::trail::TrailFacts;
 use crate::doctor::{Finding, Looked, Status, Unknown, table, topic, trail};
 use crate::metrics::Metrics;
 use crate::reload::{LoadError, RulePath, fetch, read_text};
-use crate::rules::{Loaded, Matcher, Mode, RuleSet, Surroundings};
+use crate::rules::{Diagnostic, Loaded, Matcher, Mode, RuleSet, Surroundings};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -107,9 +107,9 @@ impl Report {
         let on = finding.on.as_ref().map(|on| format!("{on}: ")).unwrap_or_default();
         let because = if finding.status == Status::Skipped { "skipped, because " } else { "" };
         let found = shown(&format!("{on}{because}{}", finding.found), MAX_FOUND);
-        self.output.line(&format!("{status} {:<21} {found}", finding.check))?;
+        self.output.line(&format!("{status} {:<22} {found}", finding.check))?;
         match &finding.mend {
-            Some(mend) => self.output.line(&format!("{:30} -> {}", "", shown(mend, MAX_MEND))),
+            Some(mend) => self.output.line(&format!("{:31} -> {}", "", shown(mend, MAX_MEND))),
             None => Ok(()),
         }
     }
@@ -196,7 +196,10 @@ fn configuration(file: Option<&Path>, report: &mut Report) -> Result<Option<(Con
     Ok(Config::load_with(file, environment(), &[]).ok())
 }
 
-async fn rules(config: &Config) -> Result<(Arc<RuleSet>, usize), LoadError> {
+/// The rules, and what in them is probably not meant.
+type Rules = Result<(Arc<RuleSet>, Vec<Diagnostic>), LoadError>;
+
+async fn rules(config: &Config) -> Rules {
     let text = match &config.rules.path {
         RulePath::File(file) => read_text(file)?,
         RulePath::Object(object) => {
@@ -206,12 +209,14 @@ async fn rules(config: &Config) -> Result<(Arc<RuleSet>, usize), LoadError> {
         }
     };
     let today = Some(OffsetDateTime::now_utc().date());
-    let Loaded { rules, warnings } = RuleSet::load(&text, &Surroundings { lists: config.rule_lists(), today });
+    // What is not set is no fault of the rules.
+    let lists = config.rule_lists().into_iter().filter(|(_, values)| !values.is_empty()).collect();
+    let Loaded { rules, warnings } = RuleSet::load(&text, &Surroundings { lists, today });
     let rules = rules.map_err(|errors| LoadError::Rules { path: config.rules.path.clone(), errors })?;
-    Ok((Arc::new(rules), warnings.len()))
+    Ok((Arc::new(rules), warnings))
 }
 
-fn told_rules(config: &Config, rules: &Result<(Arc<RuleSet>, usize), LoadError>) -> Finding {
+fn told_rules(config: &Config, rules: &Rules) -> Finding {
     let path = config.rules.path.to_string();
     match rules {
         Ok((rules, _)) if rules.rules().is_empty() => Finding::problem(
@@ -219,12 +224,14 @@ fn told_rules(config: &Config, rules: &Result<(Arc<RuleSet>, usize), LoadError>)
             format!("{path} has no rules: nothing is ever detected"),
             "name another with rules.path",
         ),
-        Ok((rules, 0)) => Finding::ok(RULES, format!("{} rules in {path}", rules.rules().len())),
-        Ok((rules, warnings)) => Finding::warning(
-            RULES,
-            format!("{} rules in {path}, with {warnings} that may not mean what they say", rules.rules().len()),
-            "trailhound rules check",
-        ),
+        Ok((rules, warnings)) => match warnings.first() {
+            None => Finding::ok(RULES, format!("{} rules in {path}", rules.rules().len())),
+            Some(first) => Finding::warning(
+                RULES,
+                format!("{} rules in {path}, {} warnings; the first: {first}", rules.rules().len(), warnings.len()),
+                "trailhound rules check",
+            ),
+        },
         Err(error) => Finding::problem(RULES, error.to_string(), "trailhound rules check"),
     }
 }
@@ -376,7 +383,8 @@ impl Examination<'_> {
             if into.len() > 1 {
                 let because = format!("trails write into {}: say with --bucket which is meant", into.join(", "));
                 let trails = Ok(Vec::new());
-                return Chosen { trails, asked: "is meant: name it with --trail".to_owned(), buckets, because };
+                let asked = "was chosen: several are there, and --trail names one".to_owned();
+                return Chosen { trails, asked, buckets, because };
             }
             (all, "is there".to_owned())
         };
@@ -389,11 +397,7 @@ impl Examination<'_> {
         Chosen { trails: Ok(trails), asked, buckets, because }
     }
 
-    async fn round_trip(
-        &self,
-        rules: &Result<(Arc<RuleSet>, usize), LoadError>,
-        queue: Option<&QueueFacts>,
-    ) -> Finding {
+    async fn round_trip(&self, rules: &Rules, queue: Option<&QueueFacts>) -> Finding {
         if !self.args.round_trip {
             return Finding::skipped(ROUND_TRIP, "--round-trip was not given: it sends a synthetic event");
         }

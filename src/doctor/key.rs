@@ -12,7 +12,7 @@ pub struct KeyFacts {
     /// `Enabled`, `Disabled`, `PendingDeletion`, ...
     pub state: String,
     /// AWS's own key for a service, whose policy nobody can change.
-    pub aws_managed: bool,
+    pub managed: bool,
     /// Of a key of one's own; a key of AWS is not asked for it.
     pub policy: Looked<Option<String>>,
 }
@@ -28,7 +28,7 @@ pub(super) fn works(check: &'static str, key: &Looked<KeyFacts>) -> Finding {
     match key {
         Err(unknown) => Finding::unknown(check, unknown),
         Ok(key) if key.is_enabled() => {
-            let whose = if key.aws_managed { "AWS's key" } else { "key" };
+            let whose = if key.managed { "AWS's key" } else { "key" };
             Finding::ok(check, format!("{whose} {} is enabled", key.arn))
         }
         Ok(key) => {
@@ -94,7 +94,7 @@ mod tests {
         KeyFacts {
             arn: "arn:aws:kms:eu-west-1:111122223333:key/0a1b".to_owned(),
             state: state.to_owned(),
-            aws_managed: false,
+            managed: false,
             policy: Ok(Some(policy.to_owned())),
         }
     }

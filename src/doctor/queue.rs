@@ -245,7 +245,7 @@ fn encryption(facts: &QueueFacts) -> Finding {
             _ => Finding::warning(ENCRYPTION, "the queue is not encrypted", set(facts, "SqsManagedSseEnabled", "true")),
         };
     };
-    let managed = id.ends_with("alias/aws/sqs") || key.as_ref().is_ok_and(|key| key.aws_managed);
+    let managed = id.ends_with("alias/aws/sqs") || key.as_ref().is_ok_and(|key| key.managed);
     if managed {
         return Finding::problem(
             ENCRYPTION,
@@ -325,7 +325,7 @@ pub fn sender(facts: &QueueFacts, sender: &Sender) -> Vec<Finding> {
     let partition = Arn::parse(&facts.arn).map_or("aws", |arn| arn.partition);
     let mut findings = vec![may_send(facts, sender, partition).on(sender.name())];
     if let Encryption::Kms { key: Ok(key), .. } = &facts.encryption
-        && !key.aws_managed
+        && !key.managed
     {
         let service = sender.service();
         let usable = sender.with_context(partition, |context| key::lets_in(ENCRYPTION, key, service, context));
@@ -573,13 +573,13 @@ mod tests {
 
     #[test]
     fn the_key_must_let_the_sender_in_too() {
-        let with = |id: &str, aws_managed, policy: Option<&str>| QueueFacts {
+        let with = |id: &str, managed, policy: Option<&str>| QueueFacts {
             encryption: Encryption::Kms {
                 id: id.to_owned(),
                 key: Ok(KeyFacts {
                     arn: "arn:aws:kms:eu-west-1:111122223333:key/0a1b".to_owned(),
                     state: "Enabled".to_owned(),
-                    aws_managed,
+                    managed,
                     policy: Ok(policy.map(str::to_owned)),
                 }),
             },

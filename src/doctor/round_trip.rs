@@ -154,7 +154,7 @@ pub fn judge(trip: &Trip, table: &str, retention_days: u32) -> Finding {
     match &trip.queue {
         Ok((visible, _)) if *visible > 0 => Finding::problem(
             ROUND_TRIP,
-            format!("not taken from the queue within {waited}: {} waiting", plural(*visible, "message")),
+            format!("not taken from the queue within {waited}, as it seems: {} waiting", plural(*visible, "message")),
             "start the daemon, or let it catch up: its log says `receiving` once everything could be reached; then ask \
              with a longer --timeout",
         ),
@@ -249,7 +249,10 @@ mod tests {
         }
         for (trip, word) in [
             (Trip { stored: stored(), ..trip() }, "stored after 1.2 s for trailhound-doctor-test, but not alerted"),
-            (Trip { queue: Ok((1, 0)), ..trip() }, "not taken from the queue within 120.0 s: 1 message waiting"),
+            (
+                Trip { queue: Ok((1, 0)), ..trip() },
+                "not taken from the queue within 120.0 s, as it seems: 1 message waiting",
+            ),
             (Trip { queue: Ok((0, 3)), ..trip() }, "taken from the queue, but not stored within 120.0 s: 3 messages"),
             (Trip { dead: Some((2, 3)), queue: Ok((1, 0)), ..trip() }, "1 message came to the dead-letter queue"),
             (trip(), "taken from the queue and deleted"),

@@ -131,7 +131,7 @@ mod tests {
         let key = KeyFacts {
             arn: "arn:aws:kms:eu-west-1:111122223333:key/0a1b".to_owned(),
             state: "Disabled".to_owned(),
-            aws_managed: false,
+            managed: false,
             policy: Ok(None),
         };
         let facts = TopicFacts {

@@ -87,10 +87,8 @@ impl Trails {
         let mut described = Map::new();
         described.insert("Name".to_owned(), json!(name));
         described.insert("HomeRegion".to_owned(), json!(self.region));
-        described.insert(
-            "TrailARN".to_owned(),
-            json!(format!("arn:aws:cloudtrail:{}:{ACCOUNT}:trail/{name}", self.region)),
-        );
+        described
+            .insert("TrailARN".to_owned(), json!(format!("arn:aws:cloudtrail:{}:{ACCOUNT}:trail/{name}", self.region)));
         described.insert("IncludeGlobalServiceEvents".to_owned(), json!(true));
         described.extend(settings(input));
         let output = json!(described);

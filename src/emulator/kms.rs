@@ -37,7 +37,8 @@ impl Keys {
                 "Effect": "Allow", "Principal": { "AWS": format!("arn:aws:iam::{ACCOUNT}:root") },
                 "Action": "kms:*", "Resource": "*",
             }]});
-            let policy = Some(text("Policy")).filter(|policy| !policy.is_empty()).map_or(root.to_string(), str::to_owned);
+            let policy =
+                Some(text("Policy")).filter(|policy| !policy.is_empty()).map_or(root.to_string(), str::to_owned);
             let metadata = self.metadata(&id, "Enabled");
             keys.insert(id, Key { policy, state: "Enabled" });
             return MockResponse::json(200, json!({ "KeyMetadata": metadata }).to_string());

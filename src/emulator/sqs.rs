@@ -86,7 +86,13 @@ type Answer = Result<Value, Refusal>;
 
 impl Queues {
     pub(super) fn new(region: &str, address: SocketAddr) -> Self {
-        Self { region: region.to_owned(), address, state: Mutex::new(SqsState::default()), encryption: Mutex::default(), changed: Notify::new() }
+        Self {
+            region: region.to_owned(),
+            address,
+            state: Mutex::new(SqsState::default()),
+            encryption: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     pub(super) async fn answer(&self, operation: &str, body: &[u8]) -> MockResponse {
@@ -232,7 +238,8 @@ impl Queues {
         let key = attributes.get("KmsMasterKeyId").filter(|key| !key.is_empty());
         let managed = attributes.get("SqsManagedSseEnabled");
         let set = |managed: &str, key: &str| {
-            [("SqsManagedSseEnabled", managed), ("KmsMasterKeyId", key)].map(|(name, is)| (name.to_owned(), is.to_owned()))
+            [("SqsManagedSseEnabled", managed), ("KmsMasterKeyId", key)]
+                .map(|(name, is)| (name.to_owned(), is.to_owned()))
         };
         let now = match (key, managed) {
             (Some(key), _) => set("false", key),

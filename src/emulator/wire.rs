@@ -33,7 +33,9 @@ pub(super) fn recognise(request: &MockRequest) -> Called {
         .unwrap_or("s3");
     let operation = match service {
         "s3" => s3_operation(request),
-        "sqs" | "dynamodb" | "cloudtrail" | "kms" => target.map(|(_, operation)| operation.to_owned()).unwrap_or_default(),
+        "sqs" | "dynamodb" | "cloudtrail" | "kms" => {
+            target.map(|(_, operation)| operation.to_owned()).unwrap_or_default()
+        }
         _ => action.unwrap_or_default(),
     };
     Called { service, operation }

@@ -16,7 +16,8 @@ const QUEUE: &str = "trailhound";
 async fn installation() -> Account {
     let account = Account::new(Names { versioned: true, ..Names::default() }).await;
     let emulator = &account.emulator;
-    let queue = json!({ "MessageRetentionPeriod": "604800", "VisibilityTimeout": "120", "Policy": policy(&account, BUCKET) });
+    let queue =
+        json!({ "MessageRetentionPeriod": "604800", "VisibilityTimeout": "120", "Policy": policy(&account, BUCKET) });
     set(&account, &account.made.queue_url, queue).await;
     set(&account, &account.made.dlq_url, json!({ "MessageRetentionPeriod": "1209600" })).await;
     let backups = json!({ "PointInTimeRecoveryEnabled": true });
@@ -122,18 +123,50 @@ async fn an_installation_in_order_is_ok() {
     let skipped: Vec<&str> =
         with_status(&findings, "skipped").into_iter().map(|it| it["check"].as_str().unwrap()).collect();
     assert_eq!((code, skipped), (0, vec!["daemon", "round-trip"]), "{findings:#?}");
-    assert!(with_status(&findings, "warning").is_empty() && with_status(&findings, "problem").is_empty(), "{findings:#?}");
+    assert!(
+        with_status(&findings, "warning").is_empty() && with_status(&findings, "problem").is_empty(),
+        "{findings:#?}"
+    );
     let mut checks: Vec<&str> = findings.iter().map(|it| it["check"].as_str().unwrap()).collect();
     checks.dedup();
     assert_eq!(
         checks,
         [
-            "configuration", "rules", "region", "credentials", "clock", "queue", "queue-visibility", "queue-poll",
-            "queue-retention", "queue-key", "queue-redrive", "dead-letters", "dead-letters-retention", "bucket",
-            "bucket-notification", "bucket-key", "bucket-versions", "bucket-read", "queue-policy", "topic",
-            "topic-subscriptions", "table", "table-keys", "table-index", "table-ttl", "table-backup", "trail",
-            "trail-logging", "trail-delivery", "trail-regions", "trail-global-events", "trail-validation",
-            "trail-events", "daemon", "round-trip",
+            "configuration",
+            "rules",
+            "region",
+            "credentials",
+            "clock",
+            "queue",
+            "queue-visibility",
+            "queue-poll",
+            "queue-retention",
+            "queue-key",
+            "queue-redrive",
+            "dead-letters",
+            "dead-letters-retention",
+            "bucket",
+            "bucket-notification",
+            "bucket-key",
+            "bucket-versions",
+            "bucket-read",
+            "queue-policy",
+            "topic",
+            "topic-subscriptions",
+            "table",
+            "table-keys",
+            "table-index",
+            "table-ttl",
+            "table-backup",
+            "trail",
+            "trail-logging",
+            "trail-delivery",
+            "trail-regions",
+            "trail-global-events",
+            "trail-validation",
+            "trail-events",
+            "daemon",
+            "round-trip",
         ]
     );
     // It only looked.
@@ -144,7 +177,8 @@ async fn an_installation_in_order_is_ok() {
 async fn each_fault_of_the_queue_is_found_with_its_mending() {
     let account = installation().await;
     let url = account.made.queue_url.clone();
-    let redrive = account.emulator.json("sqs", "GetQueueAttributes", json!({ "QueueUrl": url, "AttributeNames": ["All"] }));
+    let redrive =
+        account.emulator.json("sqs", "GetQueueAttributes", json!({ "QueueUrl": url, "AttributeNames": ["All"] }));
     let good = redrive.await.unwrap()["Attributes"]["RedrivePolicy"].as_str().unwrap().to_owned();
 
     set(&account, &url, json!({ "RedrivePolicy": "" })).await;
@@ -172,7 +206,8 @@ async fn each_fault_of_the_queue_is_found_with_its_mending() {
     set(&account, &url, json!({ "Policy": "" })).await;
     let (_, findings) = examine(&account, &[]).await;
     assert_only(&findings, "queue-policy", "problem", &["no policy", "set-queue-attributes"]);
-    let open = policy(&account, BUCKET).replace("\"Principal\":{\"Service\":\"s3.amazonaws.com\"}", "\"Principal\":\"*\"");
+    let open =
+        policy(&account, BUCKET).replace("\"Principal\":{\"Service\":\"s3.amazonaws.com\"}", "\"Principal\":\"*\"");
     let (open, _) = open.split_once(",\"Condition\"").unwrap();
     set(&account, &url, json!({ "Policy": format!("{open}}}]}}") })).await;
     let (_, findings) = examine(&account, &[]).await;
@@ -235,7 +270,12 @@ async fn each_fault_of_topic_table_and_trail_is_found_with_its_mending() {
     bare.env("SNS_TOPIC_ARN", &lonely);
     let findings: Vec<Value> =
         stdout(&output(bare).await).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_only(&findings, "topic-subscriptions", "problem", &["nobody is subscribed", "aws sns subscribe --topic-arn"]);
+    assert_only(
+        &findings,
+        "topic-subscriptions",
+        "problem",
+        &["nobody is subscribed", "aws sns subscribe --topic-arn"],
+    );
     let email = [("TopicArn", account.made.topic_arn.as_str()), ("Protocol", "email"), ("Endpoint", "ada@example.com")];
     emulator.query("Subscribe", &email).await.unwrap();
     let (code, findings) = examine(&account, &[]).await;
@@ -243,13 +283,15 @@ async fn each_fault_of_topic_table_and_trail_is_found_with_its_mending() {
     assert_only(&findings, "topic-subscriptions", "warning", &["1 subscription confirmed, 1", "email ada@example.com"]);
 
     let table = account.made.table.clone();
-    let ttl = json!({ "TableName": table, "TimeToLiveSpecification": { "Enabled": false, "AttributeName": "ExpiresAt" } });
+    let ttl =
+        json!({ "TableName": table, "TimeToLiveSpecification": { "Enabled": false, "AttributeName": "ExpiresAt" } });
     emulator.json("dynamodb", "UpdateTimeToLive", ttl).await.unwrap();
     let stop = json!({ "Name": TRAIL });
     emulator.json("cloudtrail", "StopLogging", stop).await.unwrap();
     let single = json!({ "Name": TRAIL, "IsMultiRegionTrail": false, "EnableLogFileValidation": false });
     emulator.json("cloudtrail", "UpdateTrail", single).await.unwrap();
-    let none = json!({ "TrailName": TRAIL, "EventSelectors": [{ "ReadWriteType": "All", "IncludeManagementEvents": false }] });
+    let none =
+        json!({ "TrailName": TRAIL, "EventSelectors": [{ "ReadWriteType": "All", "IncludeManagementEvents": false }] });
     emulator.json("cloudtrail", "PutEventSelectors", none).await.unwrap();
     let (code, findings) = examine(&account, &[]).await;
     assert_eq!(code, 1);
@@ -329,7 +371,11 @@ async fn a_wrong_configuration_is_told_and_the_rest_is_looked_at() {
     let answer = output(missing).await;
     let told = stdout(&answer);
     assert_eq!(code(&answer), 1);
-    for line in ["problem  configuration         alerting.topic_arn", "skipped  topic                 skipped, because", "ok       queue  "] {
+    for line in [
+        "problem  configuration          alerting.topic_arn",
+        "skipped  topic                  skipped, because",
+        "ok       queue  ",
+    ] {
         assert!(told.lines().any(|it| it.starts_with(line)), "no {line:?} in\n{told}");
     }
     assert!(told.trim_end().ends_with("1 problem, 3 skipped"), "{told}");
@@ -351,8 +397,7 @@ async fn a_round_trip_ends_in_an_alert_that_is_marked_as_a_test() {
         let mut command = command(&account, &["--round-trip", "--timeout", "5m", "--format", "jsonl"]);
         command.env("TRAILHOUND_HTTP__LISTEN", &listen);
         let answer = output(command).await;
-        let findings: Vec<Value> =
-            stdout(&answer).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let findings: Vec<Value> = stdout(&answer).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(code(&answer), 0, "{findings:#?}");
         assert_told(find(&findings, "round-trip"), "round-trip", "ok", &["stored after", "alerted after", "90 days"]);
         assert_told(find(&findings, "daemon"), "daemon", "ok", &["ready"]);
@@ -377,7 +422,12 @@ async fn a_round_trip_says_where_it_stopped() {
     let arguments = ["--round-trip", "--timeout", "1s"];
     let (code, findings) = examine(&account, &arguments).await;
     assert_eq!(code, 1);
-    assert_only(&findings, "round-trip", "problem", &["not taken from the queue", "1 message waiting", "start the daemon"]);
+    assert_only(
+        &findings,
+        "round-trip",
+        "problem",
+        &["not taken from the queue", "1 message waiting", "start the daemon"],
+    );
     account.emulator.take_all(&account.made.queue_url).unwrap();
 
     // Rules without the one for tests: nothing is sent.
@@ -393,17 +443,28 @@ async fn a_round_trip_says_where_it_stopped() {
     other.env("SECURITY_EVENTS_PATH", pack);
     let findings: Vec<Value> =
         stdout(&output(other).await).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_told(find(&findings, "round-trip"), "round-trip", "problem", &["deleted, but not stored", "trailhound-doctor-test"]);
+    assert_told(
+        find(&findings, "round-trip"),
+        "round-trip",
+        "problem",
+        &["deleted, but not stored", "trailhound-doctor-test"],
+    );
     drop(daemon);
 
     // A daemon that cannot publish stores it, and no more.
     std::fs::copy(pack, account.rules()).unwrap();
     let _daemon = Daemon::ready(&account, &[]).await;
     account.emulator.set_fault(Box::new(|call| {
-        (call.service == "sns" && call.operation.starts_with("Publish")).then(|| Fault::before(403, "AuthorizationError"))
+        (call.service == "sns" && call.operation.starts_with("Publish"))
+            .then(|| Fault::before(403, "AuthorizationError"))
     }));
     let (_, findings) = examine(&account, &["--round-trip", "--timeout", "10s"]).await;
-    assert_told(find(&findings, "round-trip"), "round-trip", "problem", &["stored after", "but not alerted", "sns:Publish"]);
+    assert_told(
+        find(&findings, "round-trip"),
+        "round-trip",
+        "problem",
+        &["stored after", "but not alerted", "sns:Publish"],
+    );
     account.emulator.clear_fault();
 
     let mut off = command(&account, &["--round-trip", "--format", "jsonl"]);
