@@ -32,7 +32,8 @@ async fn installation() -> Account {
     std::fs::copy(pack, account.rules()).unwrap();
     // The test message of the notification, and then a log file.
     emulator.take_all(&account.made.queue_url).unwrap();
-    account.log("trail-a", 1, &[]).await;
+    let key = "AWSLogs/123456789012/CloudTrail/us-east-1/2026/05/01/123456789012_CloudTrail_us-east-1_20260501T1200Z_a.json.gz";
+    emulator.put_object(BUCKET, key, crate::sim::log_object(&[])).await.unwrap();
     account.emulator.take_all(&account.made.queue_url).unwrap();
     account
 }
