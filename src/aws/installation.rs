@@ -240,7 +240,7 @@ impl Installation {
         let arn = metadata.arn.clone().unwrap_or_else(|| metadata.key_id.clone());
         let managed = metadata.key_manager == Some(KeyManagerType::Aws);
         let policy = if policy && !managed {
-            let sent = client.get_key_policy().key_id(&arn).send().await;
+            let sent = client.get_key_policy().key_id(&arn).policy_name("default").send().await;
             sent.map(|answer| answer.policy).map_err(|error| refused(error, &KEY_POLICY, &arn))
         } else {
             Ok(None)

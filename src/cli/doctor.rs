@@ -73,10 +73,10 @@ fn length(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn run(file: Option<&Path>, args: DoctorArgs) -> Result<(), Failure> {
+pub(super) fn run(file: Option<&Path>, args: &DoctorArgs) -> Result<(), Failure> {
     interruptible(async {
         let mut report = Report { output: Output::new(args.format), counts: BTreeMap::new() };
-        until_gone(examine(file, &args, &mut report).await)?;
+        until_gone(examine(file, args, &mut report).await)?;
         if report.count(Status::Problem) > 0 { Err(Failure::Told(1)) } else { Ok(()) }
     })
 }

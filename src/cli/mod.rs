@@ -126,7 +126,7 @@ pub fn main() -> ExitCode {
         Command::Config { format } => settings::print(file, format),
         Command::Rules(command) => rules::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
-        Command::Doctor(args) => doctor::run(file, args),
+        Command::Doctor(args) => doctor::run(file, &args),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
         #[cfg(feature = "emulator")]

@@ -154,144 +154,168 @@ fn log(log: &Looked<Log>) -> Finding {
     }
 }
 
+/// The ways from a bucket to the queue.
+#[derive(Default)]
+struct Ways<'a> {
+    /// Those that lead there, in words.
+    told: Vec<String>,
+    senders: Vec<Sender>,
+    /// What S3 announces by them.
+    takers: Vec<&'a Target>,
+    /// What came near, and why it does not lead there.
+    near: Vec<String>,
+    /// What may lead there, but cannot be seen.
+    unseen: Option<&'a Unknown>,
+}
+
+impl<'a> Ways<'a> {
+    /// Whether what is published on a topic arrives on the queue; tells why it does not.
+    fn lead(&mut self, topic: &str, queue: &str, topics: &'a [TopicSubscriptions]) -> bool {
+        let subscriptions = match topics.iter().find(|(arn, _)| arn == topic) {
+            Some((_, Ok(subscriptions))) => subscriptions,
+            Some((_, Err(why))) => {
+                self.near.push(format!("whether {topic} leads to the queue is not known: {why}"));
+                self.unseen = Some(why);
+                return false;
+            }
+            None => {
+                self.near.push(format!("{topic} was not looked at"));
+                return false;
+            }
+        };
+        match subscriptions.iter().find(|one| one.protocol == "sqs" && one.endpoint == queue) {
+            Some(one) if one.confirmed => return true,
+            Some(_) => self.near.push(format!("the queue's subscription to {topic} is not confirmed")),
+            None => self.near.push(format!("the queue is not subscribed to {topic}")),
+        }
+        false
+    }
+
+    /// A trail's own announcements name each of its files.
+    fn of_trail(&mut self, topic: &str, queue: &str, topics: &'a [TopicSubscriptions]) {
+        if self.lead(topic, queue, topics) {
+            self.told.push(format!("the trail announces on {topic}"));
+            self.senders.push(Sender::Topic(topic.to_owned()));
+        }
+    }
+
+    fn of_bucket(&mut self, target: &'a Target, bucket: Sender, queue: &str, topics: &'a [TopicSubscriptions]) {
+        let direct = target.arn == queue;
+        if !direct && Arn::parse(&target.arn).is_none_or(|arn| arn.service != "sns") {
+            return;
+        }
+        if !target.creates() {
+            if direct {
+                self.near.push(format!("the queue is told of {} only", target.events.join(", ")));
+            }
+            return;
+        }
+        if !direct && !self.lead(&target.arn, queue, topics) {
+            return;
+        }
+        self.takers.push(target);
+        let (sender, told) = if direct {
+            (bucket, "S3 tells the queue".to_owned())
+        } else {
+            (Sender::Topic(target.arn.clone()), format!("S3 tells it by {}", target.arn))
+        };
+        if !self.senders.contains(&sender) {
+            self.told.push(told);
+            self.senders.push(sender);
+        }
+    }
+}
+
 /// Whether every log file is announced on the queue, and by whom.
 fn notification(facts: &BucketFacts, region: Option<&str>, around: Around<'_>) -> (Finding, Vec<Sender>) {
     let Some(queue) = around.queue_arn else {
         return (Finding::skipped(NOTIFICATION, "the queue is not known"), Vec::new());
     };
     let of_trails: Vec<&TrailFacts> = around.trails.iter().filter(|trail| trail.bucket == facts.name).collect();
-    let mut told: Vec<String> = Vec::new();
-    let mut near: Vec<String> = Vec::new();
-    let mut senders: Vec<Sender> = Vec::new();
-    // A trail's own announcements name each of its files.
+    let mut ways = Ways::default();
     for topic in of_trails.iter().filter_map(|trail| trail.topic.as_deref()) {
-        match leads_to(topic, queue, around.topics) {
-            Ok(()) => {
-                told.push(format!("the trail announces on {topic}"));
-                senders.push(Sender::Topic(topic.to_owned()));
-            }
-            Err(why) => near.push(why),
-        }
+        ways.of_trail(topic, queue, around.topics);
     }
-    let by_trail = !told.is_empty();
+    let by_trail = !ways.told.is_empty();
+    let usual = Sender::Bucket { name: facts.name.clone(), owner: facts.owner.clone() };
     let notification = match &facts.notification {
         Ok(notification) => notification,
-        Err(_) if by_trail => return (Finding::ok(NOTIFICATION, told.join(", ")), senders),
-        Err(unknown) => {
-            // Whoever cannot look assumes the usual way, so that the queue's policy is still judged.
-            let usual = Sender::Bucket { name: facts.name.clone(), owner: facts.owner.clone() };
-            return (Finding::unknown(NOTIFICATION, unknown), vec![usual]);
-        }
+        Err(_) if by_trail => return (Finding::ok(NOTIFICATION, ways.told.join(", ")), ways.senders),
+        // Whoever cannot look assumes the usual way, so that the queue's policy is still judged.
+        Err(unknown) => return (Finding::unknown(NOTIFICATION, unknown), vec![usual]),
     };
-    let mut takers: Vec<&Target> = Vec::new();
     for target in &notification.targets {
-        let direct = target.arn == queue;
-        let by_topic = Arn::parse(&target.arn).is_some_and(|arn| arn.service == "sns");
-        if !direct && !by_topic {
-            continue;
-        }
-        if !target.creates() {
-            if direct {
-                near.push(format!("the queue is told of {} only", target.events.join(", ")));
-            }
-            continue;
-        }
-        if by_topic && let Err(why) = leads_to(&target.arn, queue, around.topics) {
-            near.push(why);
-            continue;
-        }
-        takers.push(target);
-        let sender = if direct {
-            Sender::Bucket { name: facts.name.clone(), owner: facts.owner.clone() }
-        } else {
-            Sender::Topic(target.arn.clone())
-        };
-        if !senders.contains(&sender) {
-            told.push(if direct { "S3 tells the queue".to_owned() } else { format!("S3 tells it by {}", target.arn) });
-            senders.push(sender);
+        ways.of_bucket(target, usual.clone(), queue, around.topics);
+    }
+    if !by_trail && !notification.event_bridge && !ways.takers.is_empty() {
+        let keys = samples(&of_trails, around.account);
+        if let Some(finding) = apart(region, queue, &ways.takers).or_else(|| hidden(facts, queue, &ways.takers, &keys))
+        {
+            return (finding, ways.senders);
         }
     }
-    let mend = mend(facts, queue);
-    if !by_trail && !takers.is_empty() {
-        let queue_region = Arn::parse(queue).map(|arn| arn.region);
-        if let (Some(bucket), Some(queue)) = (region, queue_region.filter(|region| !region.is_empty()))
-            && bucket != queue
-        {
-            let found =
-                format!("the bucket is in {bucket} and the queue in {queue}: S3 announces within one region only");
-            return (
-                Finding::problem(NOTIFICATION, found, "use EventBridge, or a queue in the bucket's region"),
-                senders,
-            );
+    if notification.event_bridge && ways.told.is_empty() {
+        let rules = format!("aws events list-rule-names-by-target --target-arn {}", quoted(queue));
+        let found =
+            "S3 tells EventBridge; whether a rule sends \"Object Created\" on to the queue is not looked at here";
+        return (Finding::ok(NOTIFICATION, found).mended_by(rules), vec![Sender::EventBridge]);
+    }
+    if ways.told.is_empty() {
+        if let Some(unknown @ Unknown::Denied { .. }) = ways.unseen {
+            return (Finding::unknown(NOTIFICATION, unknown), Vec::new());
         }
-        let missed: Vec<String> = samples(&of_trails, around.account)
-            .into_iter()
-            .filter(|key| !takers.iter().any(|target| target.takes(key)))
-            .collect();
-        if let Some(key) = missed.first()
-            && !notification.event_bridge
-        {
-            let filters: Vec<String> = takers
-                .iter()
-                .map(|target| format!("prefix \"{}\" and suffix \"{}\"", target.prefix, target.suffix))
-                .collect();
-            let found = format!("log files such as {key} are not announced: {}", filters.join("; "));
-            return (Finding::problem(NOTIFICATION, found, mend), senders);
-        }
+        let near = if ways.near.is_empty() { String::new() } else { format!(" ({})", ways.near.join("; ")) };
+        let found = format!("nothing tells the queue of new log files{near}");
+        return (Finding::problem(NOTIFICATION, found, mend(facts, queue)), vec![usual]);
     }
     if notification.event_bridge {
-        if told.is_empty() {
-            let rules = format!("aws events list-rule-names-by-target --target-arn {}", quoted(queue));
-            let found =
-                "S3 tells EventBridge; whether a rule sends \"Object Created\" on to the queue is not looked at here";
-            return (Finding::ok(NOTIFICATION, found).mended_by(rules), vec![Sender::EventBridge]);
-        }
-        told.push("S3 tells EventBridge too".to_owned());
+        ways.told.push("S3 tells EventBridge too".to_owned());
     }
-    if told.is_empty() {
-        let near = if near.is_empty() { String::new() } else { format!(" ({})", near.join("; ")) };
-        let found = format!("nothing tells the queue of new log files{near}");
-        let usual = Sender::Bucket { name: facts.name.clone(), owner: facts.owner.clone() };
-        return (Finding::problem(NOTIFICATION, found, mend), vec![usual]);
-    }
-    (Finding::ok(NOTIFICATION, told.join(", ")), senders)
+    (Finding::ok(NOTIFICATION, ways.told.join(", ")), ways.senders)
 }
 
-/// Whether what is published on a topic arrives on the queue.
-fn leads_to(topic: &str, queue: &str, topics: &[TopicSubscriptions]) -> Result<(), String> {
-    let subscriptions = match topics.iter().find(|(arn, _)| arn == topic) {
-        Some((_, Ok(subscriptions))) => subscriptions,
-        Some((_, Err(why))) => return Err(format!("whether {topic} leads to the queue is not known: {why}")),
-        None => return Err(format!("{topic} was not looked at")),
-    };
-    match subscriptions.iter().find(|one| one.protocol == "sqs" && one.endpoint == queue) {
-        Some(one) if one.confirmed => Ok(()),
-        Some(_) => Err(format!("the queue's subscription to {topic} is not confirmed")),
-        None => Err(format!("the queue is not subscribed to {topic}")),
+/// S3 tells queues of its own region only; a topic may be subscribed to from elsewhere.
+fn apart(region: Option<&str>, queue: &str, takers: &[&Target]) -> Option<Finding> {
+    let there = Arn::parse(queue)?.region;
+    let here = region?;
+    if here == there || there.is_empty() || takers.iter().any(|target| target.arn != queue) {
+        return None;
     }
+    let found = format!("the bucket is in {here} and the queue in {there}: S3 announces within one region only");
+    Some(Finding::problem(NOTIFICATION, found, "use EventBridge, a topic, or a queue in the bucket's region"))
+}
+
+/// Whether filters keep one of these keys from being announced.
+fn hidden(facts: &BucketFacts, queue: &str, takers: &[&Target], keys: &[String]) -> Option<Finding> {
+    let key = keys.iter().find(|key| !takers.iter().any(|target| target.takes(key)))?;
+    let filters: Vec<String> =
+        takers.iter().map(|target| format!("prefix \"{}\" and suffix \"{}\"", target.prefix, target.suffix)).collect();
+    let found = format!("log files such as {key} are not announced: {}", filters.join("; "));
+    Some(Finding::problem(NOTIFICATION, found, mend(facts, queue)))
 }
 
 /// Keys as CloudTrail makes them, in several regions.
 fn samples(trails: &[&TrailFacts], account: Option<&str>) -> Vec<String> {
-    let Some(account) = account else { return Vec::new() };
-    let key = |prefix: &str, region: &str| {
+    let key = |prefix: &str, account: &str, region: &str| {
         format!(
             "{prefix}AWSLogs/{account}/CloudTrail/{region}/2026/01/31/{account}_CloudTrail_{region}_20260131T1200Z_\
              Example0123456789.json.gz"
         )
     };
     if trails.is_empty() {
-        return vec![key("", "us-east-1"), key("", "eu-west-1")];
+        let regions = ["us-east-1", "eu-west-1"];
+        return account.map(|account| regions.map(|region| key("", account, region)).to_vec()).unwrap_or_default();
     }
     trails
         .iter()
         // The organization's id in the keys of its trail is not told.
         .filter(|trail| !trail.organization)
-        .flat_map(|trail| {
+        .filter_map(|trail| Some((trail, Arn::parse(&trail.arn)?.account)))
+        .flat_map(|(trail, account)| {
             let prefix = trail.prefix.as_ref().map(|prefix| format!("{prefix}/")).unwrap_or_default();
             let others: &[&str] = if trail.multi_region { &["us-east-1", "eu-west-1"] } else { &[] };
             let regions = [trail.home_region.as_str()].into_iter().chain(others.iter().copied());
-            regions.map(|region| key(&prefix, region)).collect::<Vec<_>>()
+            regions.map(|region| key(&prefix, account, region)).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -421,6 +445,14 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_cannot_be_seen_may_lead_to_the_queue() {
+        let denied = Unknown::Denied { action: "sns:ListSubscriptionsByTopic".to_owned(), on: TOPIC.to_owned() };
+        let by_topic = facts(vec![target(TOPIC, "s3:ObjectCreated:*", "", "")], false);
+        let (findings, _) = judged(&by_topic, &[], &[(TOPIC.to_owned(), Err(denied))]);
+        assert_finding(&findings, NOTIFICATION, Status::Skipped, &["sns:ListSubscriptionsByTopic", TOPIC]);
+    }
+
+    #[test]
     fn filters_that_hide_log_files_are_told() {
         let filtered =
             |prefix: &str, suffix: &str| facts(vec![target(QUEUE, "s3:ObjectCreated:*", prefix, suffix)], false);
@@ -449,6 +481,9 @@ mod tests {
         let mut away = facts(vec![target(QUEUE, "s3:ObjectCreated:*", "", "")], false);
         away.region = Ok(Some("us-east-1".to_owned()));
         assert_finding(&judged(&away, &[], &[]).0, NOTIFICATION, Status::Problem, &["us-east-1", "one region only"]);
+        // A topic of the bucket's region may tell a queue elsewhere.
+        away.notification = facts(vec![target(TOPIC, "s3:ObjectCreated:*", "", "")], false).notification;
+        assert_finding(&judged(&away, &[], &[subscribed(QUEUE, true)]).0, NOTIFICATION, Status::Ok, &[]);
     }
 
     #[test]

@@ -237,16 +237,16 @@ fn glob(pattern: &str, text: &str) -> bool {
     // Where to go on when what followed the last star did not fit after all.
     let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
     loop {
-        let (pattern_here, text_here) = (wanted.clone(), there.clone());
+        let here = there.clone();
         match (wanted.next(), there.next()) {
             (Some('*'), _) => {
-                there = text_here;
+                there = here;
                 retry = Some((wanted.clone(), there.clone()));
                 continue;
             }
             (None, None) => return true,
             (Some(one), Some(other)) if one == '?' || one == other => continue,
-            _ => drop(pattern_here),
+            _ => {}
         }
         let Some((after_star, mut from)) = retry.take() else { return false };
         if from.next().is_none() {

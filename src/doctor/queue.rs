@@ -1,6 +1,6 @@
 //! The queue, its dead-letter queue, and who may send to it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::key::{self, KeyFacts};
 use super::policy::{Principal, Request, Verdict, evaluate};
@@ -367,21 +367,20 @@ fn may_send(facts: &QueueFacts, sender: &Sender, partition: &str) -> Finding {
 
 /// The statement that lets a sender in, and nobody else.
 fn statement(facts: &QueueFacts, sender: &Sender, partition: &str) -> Value {
-    let mut condition = json!({});
+    let mut condition = Map::new();
     if let Some(arn) = sender.arn(partition) {
-        condition["ArnEquals"] = json!({ "aws:SourceArn": arn });
+        condition.insert("ArnEquals".to_owned(), json!({ "aws:SourceArn": arn }));
     }
     match sender {
         Sender::Bucket { owner: Some(owner), .. } => {
-            condition["StringEquals"] = json!({ "aws:SourceAccount": owner });
+            condition.insert("StringEquals".to_owned(), json!({ "aws:SourceAccount": owner }));
         }
         Sender::EventBridge => {
-            condition["ArnLike"] = match Arn::parse(&facts.arn) {
-                Some(Arn { region, account, .. }) => {
-                    json!({ "aws:SourceArn": format!("arn:{partition}:events:{region}:{account}:rule/*") })
-                }
-                None => json!({ "aws:SourceArn": "arn:aws:events:*:*:rule/*" }),
+            let rules = match Arn::parse(&facts.arn) {
+                Some(Arn { region, account, .. }) => format!("arn:{partition}:events:{region}:{account}:rule/*"),
+                None => format!("arn:{partition}:events:*:*:rule/*"),
             };
+            condition.insert("ArnLike".to_owned(), json!({ "aws:SourceArn": rules }));
         }
         _ => {}
     }

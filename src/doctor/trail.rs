@@ -18,6 +18,7 @@ const KEY: &str = "trail-key";
 const LATE: u64 = 3_600;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own, as CloudTrail describes it")]
 pub struct TrailFacts {
     pub name: String,
     pub arn: String,

@@ -726,12 +726,10 @@ def doctor(world, seed):
         return found
 
     def complaints(found):
-        # moto never delivers.
-        return {
-            one["check"]: one
-            for one in found
-            if one["status"] in ("warning", "problem") and one["check"] != "trail-delivery"
-        }
+        # moto's trails never deliver, and its answer about versions has another root element than that of AWS.
+        others = ("trail-delivery", "bucket-versions")
+        wrong = [one for one in found if one["status"] in ("warning", "problem")]
+        return {one["check"]: one for one in wrong if one["check"] not in others}
 
     found = examine("--round-trip", "--timeout", "20s")
     equal(complaints(found), {}, "complaints about an installation in order")
@@ -743,9 +741,11 @@ def doctor(world, seed):
     check("TrailhoundDoctorTest" in alert["Subject"], alert["Subject"])
 
     key = keys.create_key()["KeyMetadata"]["Arn"]
-    set_queue(KmsMasterKeyId=key)
+    # moto forgets the policy of a queue whose attributes are set without it.
+    set_queue(KmsMasterKeyId=key, Policy=policy(allow))
     wrong = complaints(examine())
-    check("does not let s3.amazonaws.com" in wrong.pop("queue-key")["found"], "a key that lets nobody in")
+    found = wrong.pop("queue-key")["found"]
+    check("does not let s3.amazonaws.com" in found, found)
     equal(wrong, {}, "complaints beside the key")
     use = {"Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "kms:*", "Resource": "*"}
     keys.put_key_policy(KeyId=key, PolicyName="default", Policy=policy(use))
