@@ -407,7 +407,7 @@ impl Installation {
             Some(id) => Some(Box::pin(self.key(id, Some(&trail.home_region), false)).await),
             None => None,
         };
-        TrailFacts { status, management, key, ..trail }
+        TrailFacts { key, status, management, ..trail }
     }
 
     fn s3(&self, bucket: &str) -> aws_sdk_s3::Client {
@@ -435,14 +435,14 @@ impl Installation {
         }
         let region = Box::pin(self.locate(name, &on)).await;
         let client = self.s3(name);
-        let owned = async {
+        let belongs = async {
             // Asked as its owner, S3 refuses whoever names another account.
             let account = account?;
             let sent = client.head_bucket().bucket(name).expected_bucket_owner(account).send().await;
             sent.is_ok().then(|| account.to_owned())
         };
         let (owner, notification, encryption, versioning) = tokio::join!(
-            owned,
+            belongs,
             client.get_bucket_notification_configuration().bucket(name).send(),
             client.get_bucket_encryption().bucket(name).send(),
             client.get_bucket_versioning().bucket(name).send(),
@@ -511,13 +511,13 @@ impl Installation {
             for _ in 0..MAX_DEPTH {
                 let request = client.list_objects_v2().bucket(bucket).prefix(&prefix).delimiter("/");
                 let page = request.max_keys(MAX_KEYS).send().await.map_err(|error| refused(error, &LIST, on))?;
-                let keys = page.contents().iter().filter_map(|object| object.key());
-                if let Some(key) = keys.filter(|key| key.ends_with(".json.gz")).next_back() {
+                let mut keys = page.contents().iter().filter_map(|object| object.key());
+                if let Some(key) = keys.rfind(|key| key.ends_with(".json.gz")) {
                     return Ok(Self::open_log(client, bucket, on, key).await);
                 }
                 // Digests lie beside the logs, and are none.
-                let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
-                let Some(folder) = folders.filter(|folder| !folder.ends_with("/CloudTrail-Digest/")).next_back() else {
+                let mut folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
+                let Some(folder) = folders.rfind(|folder| !folder.ends_with("/CloudTrail-Digest/")) else {
                     break;
                 };
                 folder.clone_into(&mut prefix);
@@ -589,7 +589,8 @@ fn keys_of(schema: &[KeySchemaElement], definitions: &[AttributeDefinition]) -> 
 }
 
 fn target(arn: &str, events: &[Event], filter: Option<&NotificationConfigurationFilter>) -> Target {
-    let rules = filter.and_then(|filter| filter.key()).map(|key| key.filter_rules()).unwrap_or_default();
+    let rules =
+        filter.and_then(|filter| filter.key()).map(aws_sdk_s3::types::S3KeyFilter::filter_rules).unwrap_or_default();
     let value = |name: &str| {
         let named = |rule: &&aws_sdk_s3::types::FilterRule| {
             rule.name().is_some_and(|found| found.as_str().eq_ignore_ascii_case(name))
@@ -733,7 +734,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_no_bucket_has_is_not_asked_about() {
-        let facts = installation("http://127.0.0.1:1").bucket("arn:aws:s3:::logs", None, &[]).await;
+        let installation = installation("http://127.0.0.1:1");
+        let facts = Box::pin(installation.bucket("arn:aws:s3:::logs", None, &[])).await;
         assert!(matches!(facts.region, Err(Unknown::Missing(why)) if why.contains("is not the name of a bucket")));
     }
 

@@ -52,7 +52,7 @@ const DAEMON: &str = "daemon";
 pub(super) struct DoctorArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Look at this bucket of log files, besides those of source.allowed_buckets
+    /// Look at this bucket of log files, besides those of `source.allowed_buckets`
     #[arg(long = "bucket", value_name = "NAME")]
     buckets: Vec<String>,
     /// Look at this trail, by name or ARN, instead of those that write into the buckets
@@ -370,9 +370,9 @@ impl Examination<'_> {
             Ok(all) => all,
             Err(unknown) => return Chosen { trails: Err(unknown), asked: String::new(), buckets, because },
         };
-        let names: Vec<String> = named.iter().map(|name| (*name).clone()).collect();
+        let called = named.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" or ");
         let (wanted, asked): (Vec<TrailFacts>, String) = if !named.is_empty() {
-            (all.into_iter().filter(is_named).collect(), format!("is called {}", names.join(" or ")))
+            (all.into_iter().filter(is_named).collect(), format!("is called {called}"))
         } else if !buckets.is_empty() {
             let asked = format!("writes into {}", buckets.join(" or "));
             (all.into_iter().filter(|trail| buckets.contains(&trail.bucket)).collect(), asked)

@@ -86,8 +86,8 @@ pub fn clock(ahead: Option<i64>) -> Finding {
     let mend = "synchronise it: timedatectl set-ntp true, or chronyc makestep";
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     match off {
-        0..=DRIFTING => Finding::ok(CLOCK, format!("within {DRIFTING} seconds of AWS's")),
-        ..=REFUSED => Finding::warning(CLOCK, format!("{} {direction} AWS's", span(off)), mend),
+        ..=DRIFTING => Finding::ok(CLOCK, format!("within {DRIFTING} seconds of AWS's")),
+        _ if off <= REFUSED => Finding::warning(CLOCK, format!("{} {direction} AWS's", span(off)), mend),
         _ => Finding::problem(
             CLOCK,
             format!("{} {direction} AWS's, which refuses signatures from {} on", span(off), span(REFUSED)),

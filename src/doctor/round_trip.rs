@@ -234,21 +234,24 @@ mod tests {
         }
     }
 
-    fn stored() -> Option<(Duration, Stored)> {
+    fn stored() -> (Duration, Stored) {
         let item = Stored { rules: vec![TEST_RULE.to_owned()], alerted_at: None, alert_ids: vec!["a1".to_owned()] };
-        Some((Duration::from_millis(1_250), item))
+        (Duration::from_millis(1_250), item)
     }
 
     #[test]
     fn where_a_test_stopped_is_told() {
         let judged = |trip: Trip| judge(&trip, "events", 90);
-        let done = judged(Trip { stored: stored(), alerted: Some(Duration::from_secs(2)), ..trip() });
+        let done = judged(Trip { stored: Some(stored()), alerted: Some(Duration::from_secs(2)), ..trip() });
         assert_eq!(done.status, Status::Ok);
         for word in ["stored after 1.2 s", "alerted after 2.0 s", "a1", "expires in 90 days"] {
             assert!(done.found.contains(word), "{done:?}");
         }
         for (trip, word) in [
-            (Trip { stored: stored(), ..trip() }, "stored after 1.2 s for trailhound-doctor-test, but not alerted"),
+            (
+                Trip { stored: Some(stored()), ..trip() },
+                "stored after 1.2 s for trailhound-doctor-test, but not alerted",
+            ),
             (
                 Trip { queue: Ok((1, 0)), ..trip() },
                 "not taken from the queue within 120.0 s, as it seems: 1 message waiting",
