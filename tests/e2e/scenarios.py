@@ -740,7 +740,8 @@ def doctor(world, seed):
     equal([rule["id"] for rule in alert["document"]["rules"]], ["trailhound-doctor-test"], "rules of the test")
     check("TrailhoundDoctorTest" in alert["Subject"], alert["Subject"])
 
-    key = keys.create_key()["KeyMetadata"]["Arn"]
+    made = keys.create_key()["KeyMetadata"]
+    key, key_id = made["Arn"], made["KeyId"]
     # moto forgets the policy of a queue whose attributes are set without it.
     set_queue(KmsMasterKeyId=key, Policy=policy(allow))
     wrong = complaints(examine())
@@ -750,9 +751,9 @@ def doctor(world, seed):
     use = {"Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "kms:*", "Resource": "*"}
     keys.put_key_policy(KeyId=key, PolicyName="default", Policy=policy(use))
     equal(complaints(examine()), {}, "complaints about a key that lets S3 in")
-    keys.disable_key(KeyId=key)
+    keys.disable_key(KeyId=key_id)
     check("enable-key" in complaints(examine())["queue-key"]["mend"], "a disabled key")
-    keys.enable_key(KeyId=key)
+    keys.enable_key(KeyId=key_id)
 
     set_queue(Policy=policy(allow | {"Principal": {"Service": "sns.amazonaws.com"}}))
     world.s3.put_bucket_notification_configuration(Bucket=world.bucket, NotificationConfiguration={})
