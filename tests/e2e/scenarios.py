@@ -756,7 +756,8 @@ def doctor(world, seed):
     keys.enable_key(KeyId=key_id)
 
     set_queue(Policy=policy(allow | {"Principal": {"Service": "sns.amazonaws.com"}}))
-    world.s3.put_bucket_notification_configuration(Bucket=world.bucket, NotificationConfiguration={})
+    removed = {"QueueConfigurations": [{"QueueArn": queue_arn, "Events": ["s3:ObjectRemoved:*"]}]}
+    world.s3.put_bucket_notification_configuration(Bucket=world.bucket, NotificationConfiguration=removed)
     trails.stop_logging(Name="main")
     trails.update_trail(**trail, IsMultiRegionTrail=False, EnableLogFileValidation=False)
     ttl = {"Enabled": False, "AttributeName": "ExpiresAt"}
