@@ -117,6 +117,9 @@ pub mod replay;
 /// Stored events, read back for people.
 pub mod events;
 
+/// What `trailhound doctor` makes of an installation: plain facts in, findings out. Pure.
+pub mod doctor;
+
 /// The command line.
 pub mod cli;
 

@@ -10,6 +10,7 @@ mod dynamodb;
 mod errors;
 mod events;
 mod http;
+mod installation;
 mod listing;
 mod s3;
 mod sending;
@@ -32,6 +33,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use self::credentials::{Fresh, Held};
+pub use self::installation::Installation;
 use crate::events::EventReader;
 use crate::listing::ObjectLister;
 use crate::metrics::Metrics;
@@ -67,13 +69,13 @@ pub struct Settings {
 /// in the regions of the queue URL and of the topic ARN; where no region is configured, these serve the others too.
 pub async fn connect(settings: &Settings, metrics: Arc<Metrics>) -> Ports {
     let sdk = session(settings).await;
-    ports(&sdk, has_own_s3(&sdk), settings, metrics)
+    ports(&sdk, own_s3(&sdk), settings, metrics)
 }
 
 /// Log buckets for a tool: what is in them, and the objects themselves.
 pub async fn log_buckets(settings: &Settings, metrics: Arc<Metrics>) -> (Arc<dyn ObjectStore>, Arc<dyn ObjectLister>) {
     let sdk = tool_session(settings, None).await;
-    let buckets = Arc::new(s3::S3::new(&sdk, has_own_s3(&sdk), &[], Meter::new(metrics)));
+    let buckets = Arc::new(s3::S3::new(&sdk, own_s3(&sdk), &[], Meter::new(metrics)));
     (Arc::<s3::S3>::clone(&buckets), buckets)
 }
 
@@ -84,7 +86,7 @@ pub async fn message_sender(settings: &Settings, metrics: Arc<Metrics>) -> Arc<d
 }
 
 /// Whether S3 is asked at an endpoint of one's own.
-fn has_own_s3(sdk: &SdkConfig) -> bool {
+fn own_s3(sdk: &SdkConfig) -> bool {
     sdk.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some_and(|url| !url.is_empty())
 }
 

@@ -27,14 +27,14 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub(super) fn run(file: Option<&Path>, url: Option<&str>) -> Result<(), Failure> {
     let url = match url {
         Some(url) => url.to_owned(),
-        None => livez(Config::listen(file, environment())?)?,
+        None => address(Config::listen(file, environment())?, "/livez")?,
     };
     runtime()?.block_on(check(&url)).map_err(|error| Failure::at(format_args!("unhealthy: {url}"), error))?;
     say("healthy")
 }
 
 /// Where a daemon that listens at `listen` can be asked from the same machine.
-fn livez(listen: SocketAddr) -> Result<String, Failure> {
+pub(super) fn address(listen: SocketAddr, path: &str) -> Result<String, Failure> {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -43,7 +43,7 @@ fn livez(listen: SocketAddr) -> Result<String, Failure> {
     if listen.port() == 0 {
         return Err(Failure::Other("http.listen leaves the port open: say with --url where to ask".to_owned()));
     }
-    Ok(format!("http://{}/livez", SocketAddr::new(ip, listen.port())))
+    Ok(format!("http://{}{path}", SocketAddr::new(ip, listen.port())))
 }
 
 #[derive(Deserialize)]
@@ -59,22 +59,46 @@ struct Check {
     detail: String,
 }
 
-async fn check(url: &str) -> Result<(), String> {
-    let (status, body) = timeout(DEADLINE, ask(url))
+/// What a daemon's `/readyz` says: `Ok` of whether it is ready and what is missing, `Err` where no daemon answers.
+pub(super) async fn readiness(url: &str) -> Result<Result<(), String>, String> {
+    #[derive(Deserialize)]
+    struct Report {
+        ok: bool,
+        checks: Vec<Check>,
+    }
+
+    let (status, body) = in_time(url).await?;
+    let Ok(report) = serde_json::from_slice::<Report>(&body) else {
+        return Err(format!("answered {status}, but not as /readyz of trailhound does"));
+    };
+    if report.ok && status == StatusCode::OK {
+        return Ok(Ok(()));
+    }
+    Ok(Err(failed(&report.checks)))
+}
+
+/// The checks that failed, with their reasons.
+fn failed(checks: &[Check]) -> String {
+    let failed: Vec<String> =
+        checks.iter().filter(|check| !check.ok).map(|check| format!("{}: {}", check.name, check.detail)).collect();
+    failed.join("; ")
+}
+
+async fn in_time(url: &str) -> Result<(StatusCode, Bytes), String> {
+    timeout(DEADLINE, ask(url))
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s; is the daemon running?", DEADLINE.as_secs())))?;
+        .unwrap_or_else(|_| Err(format!("no answer within {} s; is the daemon running?", DEADLINE.as_secs())))
+}
+
+async fn check(url: &str) -> Result<(), String> {
+    let (status, body) = in_time(url).await?;
     let answer: Result<Answer, _> = serde_json::from_slice(&body);
     let Ok(answer) = answer else {
         return Err(format!("answered {status}, but not as /livez of trailhound does"));
     };
-    let failed: Vec<String> = answer
-        .checks
-        .iter()
-        .filter(|check| !check.ok)
-        .map(|check| format!("{}: {}", check.name, check.detail))
-        .collect();
+    let failed = failed(&answer.checks);
     if !failed.is_empty() || status != StatusCode::OK {
-        return Err(format!("answered {status}: {}", failed.join("; ")));
+        return Err(format!("answered {status}: {failed}"));
     }
     if !answer.was_ready {
         return Err("the daemon was never ready yet; /readyz and its log say what is missing".to_owned());
@@ -194,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_daemon_on_all_interfaces_is_asked_on_loopback() {
-        let url = |listen: &str| livez(listen.parse().unwrap());
+        let url = |listen: &str| address(listen.parse().unwrap(), "/livez");
         assert_eq!(url("0.0.0.0:8080").unwrap(), "http://127.0.0.1:8080/livez");
         assert_eq!(url("[::]:8080").unwrap(), "http://[::1]:8080/livez");
         assert_eq!(url("192.0.2.1:80").unwrap(), "http://192.0.2.1:80/livez");

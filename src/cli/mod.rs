@@ -1,6 +1,7 @@
 //! The command line. Output goes to standard output, logs and errors go to standard error.
 
 mod dlq;
+mod doctor;
 mod emf;
 mod events;
 mod examples;
@@ -73,6 +74,9 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Check the whole installation, and say what is wrong and how to mend it; exit code 1 if there is a problem
+    #[command(after_long_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Print the completions of a shell
     #[command(after_long_help = examples::COMPLETIONS)]
     Completions {
@@ -152,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Dlq(command) => dlq::run(file, command),
         Command::Events(command) => events::run(file, command),
         Command::Healthcheck { url } => healthcheck::run(file, url.as_deref()),
+        Command::Doctor(args) => doctor::run(file, &args),
         Command::Completions { shell } => printed::completions(Cli::command(), shell),
         Command::Man => printed::man(&Cli::command()),
         #[cfg(feature = "emulator")]

@@ -31,6 +31,8 @@ const RESERVED: [&str; 4] = ["DAY", "RULES", "SOURCE", "TIMESTAMP"];
 pub(super) struct Tables {
     region: String,
     state: Mutex<DynamoDbState>,
+    /// The tables that can be restored to a point in time.
+    recoverable: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -78,7 +80,7 @@ type Answer = Result<Value, Refusal>;
 
 impl Tables {
     pub(super) fn new(region: &str) -> Self {
-        Self { region: region.to_owned(), state: Mutex::new(DynamoDbState::default()) }
+        Self { region: region.to_owned(), state: Mutex::new(DynamoDbState::default()), recoverable: Mutex::default() }
     }
 
     /// One request at a time: a condition and its write are one step.
@@ -94,6 +96,7 @@ impl Tables {
             "DeleteTable" => delete_table(state, &input),
             "UpdateTimeToLive" => update_ttl(state, &input),
             "DescribeTimeToLive" => describe_ttl(state, &input),
+            "UpdateContinuousBackups" | "DescribeContinuousBackups" => self.backups(state, &input),
             "GetItem" => get_item(state, &input),
             "PutItem" => put_item(state, &input),
             "UpdateItem" => update_item(state, &input),
@@ -111,6 +114,23 @@ impl Tables {
             Ok(output) => MockResponse::json(200, output.to_string()),
             Err(refusal) => refusal.answer(),
         }
+    }
+
+    /// Describes the backups of a table, after the change that the request asks for.
+    fn backups(&self, state: &DynamoDbState, input: &Value) -> Answer {
+        let name = table_name(input)?;
+        state.describe_table(name)?;
+        let mut recoverable = lock(&self.recoverable);
+        match input.pointer("/PointInTimeRecoverySpecification/PointInTimeRecoveryEnabled").and_then(Value::as_bool) {
+            Some(true) => _ = recoverable.insert(name.to_owned()),
+            Some(false) => _ = recoverable.remove(name),
+            None => {}
+        }
+        let status = if recoverable.contains(name) { "ENABLED" } else { "DISABLED" };
+        Ok(json!({ "ContinuousBackupsDescription": {
+            "ContinuousBackupsStatus": "ENABLED",
+            "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": status },
+        }}))
     }
 
     fn create_table(&self, state: &mut DynamoDbState, input: &Value) -> Answer {

@@ -1,11 +1,13 @@
-//! An AWS in this process: S3, SQS, SNS and DynamoDB over HTTP on loopback, for the demo and the tests.
+//! An AWS in this process: S3, SQS, SNS, DynamoDB, and what is described of trails and keys, over HTTP on loopback, for the demo and the tests.
 //!
 //! The `winterbaume` crates keep the state; this module adds what they leave out: notifications from S3 to SQS and SNS,
 //! deliveries from SNS to SQS, DynamoDB's atomicity, SQS's long polls and error answers, and faults on demand. It runs on
 //! a thread and a runtime of its own, so that neither a paused clock nor a busy data path disturbs it. Signatures are
 //! not checked: the credential scope only tells the service.
 
+mod cloudtrail;
 mod dynamodb;
+mod kms;
 mod resources;
 mod s3;
 mod server;
@@ -72,7 +74,7 @@ pub struct Published {
 /// What a fault hook decides about.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
-    /// `s3`, `sqs`, `sns`, `dynamodb` or `sts`.
+    /// `s3`, `sqs`, `sns`, `dynamodb`, `cloudtrail`, `kms` or `sts`.
     pub service: &'static str,
     /// The API's name of the operation, such as `PutItem`.
     pub operation: String,
@@ -201,7 +203,7 @@ impl Emulator {
         lock(&self.aws.requests).get(&(service, operation.to_owned())).copied().unwrap_or(0)
     }
 
-    /// Calls an operation of SQS or DynamoDB past HTTP, faults and counts. An error answer is an error.
+    /// Calls an operation of SQS, DynamoDB, CloudTrail or KMS past HTTP, faults and counts. An error answer is an error.
     pub async fn json(&self, service: &'static str, operation: &str, body: Value) -> io::Result<Value> {
         let answer = self.answer(wire::json_request(service, operation, &body)?).await?;
         wire::expect_json(operation, &answer)
@@ -252,6 +254,8 @@ struct Aws {
     sqs: sqs::Queues,
     sns: sns::Topics,
     dynamodb: dynamodb::Tables,
+    cloudtrail: cloudtrail::Trails,
+    kms: kms::Keys,
     fault: RwLock<Option<FaultHook>>,
     requests: Mutex<BTreeMap<(&'static str, String), u64>>,
     published: Mutex<Vec<Published>>,
@@ -266,6 +270,8 @@ impl Aws {
             sqs: sqs::Queues::new(&region, address),
             sns: sns::Topics::new(&region),
             dynamodb: dynamodb::Tables::new(&region),
+            cloudtrail: cloudtrail::Trails::new(&region),
+            kms: kms::Keys::new(&region),
             region,
             fault: RwLock::new(None),
             requests: Mutex::new(BTreeMap::new()),
@@ -280,6 +286,8 @@ impl Aws {
             "sqs" => self.sqs.answer(&called.operation, &request.body).await,
             "sns" => self.sns.answer(self, called, request).await,
             "dynamodb" => self.dynamodb.answer(&called.operation, &request.body),
+            "cloudtrail" => self.cloudtrail.answer(&called.operation, &request.body),
+            "kms" => self.kms.answer(&called.operation, &request.body),
             "sts" if called.operation == "GetCallerIdentity" => wire::caller_identity(),
             service => wire::error(service, 400, "InvalidAction", "the emulator does not know this operation"),
         }

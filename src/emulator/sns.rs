@@ -50,6 +50,7 @@ impl Topics {
             "Publish" => self.publish(aws, &form).await,
             "PublishBatch" => self.publish_batch(aws, &form).await,
             "Subscribe" => self.subscribe(&form, request).await,
+            "ListSubscriptionsByTopic" => self.subscriptions(&form).await,
             _ => self.serve(request).await,
         }
     }
@@ -87,6 +88,30 @@ impl Topics {
             }
         }
         answer
+    }
+
+    /// Who must confirm never does here: the word stands in the ARN's place.
+    async fn subscriptions(&self, form: &HashMap<String, String>) -> MockResponse {
+        let topic = form.get("TopicArn").cloned().unwrap_or_default();
+        if !self.topics().await.contains(&topic) {
+            return wire::error("sns", 404, "NotFound", "Topic does not exist");
+        }
+        let mut members = String::new();
+        for (arn, one) in self.service.snapshot(ACCOUNT, &self.region).await.subscriptions {
+            if one.topic_arn != topic {
+                continue;
+            }
+            let confirms = matches!(one.protocol.as_str(), "email" | "email-json" | "http" | "https");
+            let arn = if confirms { "PendingConfirmation" } else { &arn };
+            let _infallible = write!(
+                members,
+                "<member><TopicArn>{topic}</TopicArn><Protocol>{}</Protocol><SubscriptionArn>{arn}</SubscriptionArn>\
+                 <Owner>{ACCOUNT}</Owner><Endpoint>{}</Endpoint></member>",
+                wire::escape_xml(&one.protocol),
+                wire::escape_xml(&one.endpoint)
+            );
+        }
+        answer("ListSubscriptionsByTopic", &format!("<Subscriptions>{members}</Subscriptions>"))
     }
 
     async fn publish(&self, aws: &Aws, form: &HashMap<String, String>) -> MockResponse {

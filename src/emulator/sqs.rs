@@ -26,6 +26,8 @@ pub(super) struct Queues {
     region: String,
     address: SocketAddr,
     state: Mutex<SqsState>,
+    /// How queues are encrypted, by name, which `winterbaume` forgets.
+    encryption: Mutex<HashMap<String, HashMap<String, String>>>,
     /// Wakes the long polls: a message came, or came back.
     changed: Notify,
 }
@@ -84,7 +86,13 @@ type Answer = Result<Value, Refusal>;
 
 impl Queues {
     pub(super) fn new(region: &str, address: SocketAddr) -> Self {
-        Self { region: region.to_owned(), address, state: Mutex::new(SqsState::default()), changed: Notify::new() }
+        Self {
+            region: region.to_owned(),
+            address,
+            state: Mutex::new(SqsState::default()),
+            encryption: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     pub(super) async fn answer(&self, operation: &str, body: &[u8]) -> MockResponse {
@@ -176,6 +184,7 @@ impl Queues {
         if let Some(queue) = state.queues.get_mut(name) {
             queue.queue.url.clone_from(&url);
         }
+        self.encrypt(name, &attributes);
         Ok(json!({ "QueueUrl": url }))
     }
 
@@ -209,14 +218,35 @@ impl Queues {
         attributes.insert("ApproximateNumberOfMessages".to_owned(), counts.visible.to_string());
         attributes.insert("ApproximateNumberOfMessagesNotVisible".to_owned(), counts.in_flight.to_string());
         attributes.insert("ApproximateNumberOfMessagesDelayed".to_owned(), counts.delayed.to_string());
+        if let Some(encryption) = lock(&self.encryption).get(name) {
+            attributes.extend(encryption.clone());
+        }
         let wanted = list_of(input.get("AttributeNames"));
         attributes.retain(|name, _| wanted.iter().any(|wanted| *wanted == "All" || wanted == name));
         Ok(if attributes.is_empty() { json!({}) } else { json!({ "Attributes": attributes }) })
     }
 
     fn set_attributes(&self, input: &Value) -> Answer {
-        lock(&self.state).set_queue_attributes(queue_name(input)?, &strings(input.get("Attributes")))?;
+        let (name, attributes) = (queue_name(input)?, strings(input.get("Attributes")));
+        lock(&self.state).set_queue_attributes(name, &attributes)?;
+        self.encrypt(name, &attributes);
         Ok(Value::Null)
+    }
+
+    /// One kind of encryption takes the place of the other.
+    fn encrypt(&self, name: &str, attributes: &HashMap<String, String>) {
+        let key = attributes.get("KmsMasterKeyId").filter(|key| !key.is_empty());
+        let managed = attributes.get("SqsManagedSseEnabled");
+        let set = |managed: &str, key: &str| {
+            [("SqsManagedSseEnabled", managed), ("KmsMasterKeyId", key)]
+                .map(|(name, is)| (name.to_owned(), is.to_owned()))
+        };
+        let now = match (key, managed) {
+            (Some(key), _) => set("false", key),
+            (None, Some(managed)) => set(managed, ""),
+            (None, None) => return,
+        };
+        lock(&self.encryption).insert(name.to_owned(), now.into_iter().filter(|(_, is)| !is.is_empty()).collect());
     }
 
     fn send_one(&self, request: &Value, entry: &Value) -> Answer {

@@ -28,21 +28,34 @@ pub(super) fn recognise(request: &MockRequest) -> Called {
     let target = header(&request.headers, "x-amz-target").and_then(|target| target.rsplit_once('.'));
     let action = form_action(request);
     let service = scope(&request.headers)
-        .or_else(|| target.map(|(prefix, _)| if prefix.starts_with("AmazonSQS") { "sqs" } else { "dynamodb" }))
+        .or_else(|| target.map(|(prefix, _)| targeted(prefix)))
         .or_else(|| action.as_deref().map(|action| if action == "GetCallerIdentity" { "sts" } else { "sns" }))
         .unwrap_or("s3");
     let operation = match service {
         "s3" => s3_operation(request),
-        "sqs" | "dynamodb" => target.map(|(_, operation)| operation.to_owned()).unwrap_or_default(),
+        "sqs" | "dynamodb" | "cloudtrail" | "kms" => {
+            target.map(|(_, operation)| operation.to_owned()).unwrap_or_default()
+        }
         _ => action.unwrap_or_default(),
     };
     Called { service, operation }
 }
 
+/// The service of an `X-Amz-Target`.
+fn targeted(prefix: &str) -> &'static str {
+    match prefix.rsplit('.').next().unwrap_or_default() {
+        "AmazonSQS" => "sqs",
+        "CloudTrail_20131101" => "cloudtrail",
+        "TrentService" => "kms",
+        _ => "dynamodb",
+    }
+}
+
 fn scope(headers: &HeaderMap) -> Option<&'static str> {
     let authorization = header(headers, AUTHORIZATION.as_str())?;
     let credential = authorization.split_once("Credential=")?.1.split(',').next()?;
-    ["s3", "sqs", "sns", "dynamodb", "sts"].into_iter().find(|service| credential.split('/').nth(3) == Some(service))
+    let known = ["s3", "sqs", "sns", "dynamodb", "cloudtrail", "kms", "sts"];
+    known.into_iter().find(|service| credential.split('/').nth(3) == Some(service))
 }
 
 fn form_action(request: &MockRequest) -> Option<String> {
@@ -139,6 +152,9 @@ pub(super) fn error(service: &str, status: u16, code: &str, message: &str) -> Mo
             let body = serde_json::json!({ "__type": format!("{namespace}#{code}"), "message": message });
             MockResponse::json(status, body.to_string())
         }
+        "cloudtrail" | "kms" => {
+            MockResponse::json(status, serde_json::json!({ "__type": code, "message": message }).to_string())
+        }
         "s3" => MockResponse::xml(
             status,
             format!(
@@ -224,7 +240,12 @@ pub(super) fn is_fifo(name: &str) -> bool {
 }
 
 pub(super) fn json_request(service: &'static str, operation: &str, body: &Value) -> io::Result<MockRequest> {
-    let prefix = if service == "sqs" { "AmazonSQS" } else { "DynamoDB_20120810" };
+    let prefix = match service {
+        "sqs" => "AmazonSQS",
+        "cloudtrail" => "CloudTrail_20131101",
+        "kms" => "TrentService",
+        _ => "DynamoDB_20120810",
+    };
     let mut headers = HeaderMap::new();
     headers.insert("x-amz-target", format!("{prefix}.{operation}").parse().map_err(io::Error::other)?);
     Ok(MockRequest { method: "POST".to_owned(), uri: "/".to_owned(), headers, body: body.to_string().into() })

@@ -47,6 +47,12 @@ pub(crate) use wildcard::matches as wildcard_matches;
 /// The rule file that comes with trailhound.
 pub const DEFAULT_RULES: &str = include_str!("../../monitored_events.json");
 
+/// The default rule that the record of `trailhound doctor --round-trip` matches, and nothing else.
+pub const TEST_RULE: &str = "trailhound-doctor-test";
+
+/// Event source and event name of that record: no service of AWS writes them.
+pub const TEST_EVENT: (&str, &str) = ("trailhound.test", "TrailhoundDoctorTest");
+
 /// The JSON Schema of rule files, draft 7: the one that editors know best.
 pub const SCHEMA: &str = include_str!("../../config/monitored_events.schema.json");
 
@@ -434,12 +440,16 @@ mod tests {
         assert_eq!(warnings, []);
         let rules = rules.unwrap();
         for rule in rules.rules() {
-            assert!(rule.title.is_some() && rule.attack_version.is_some(), "{}", rule.id);
-            assert!(!rule.attack.is_empty() && !rule.tags.is_empty(), "{}", rule.id);
+            assert!(rule.title.is_some() && !rule.tags.is_empty(), "{}", rule.id);
             let check = rule.check.as_deref().unwrap_or_default();
             assert!(check.len() > 10 && check.ends_with('.'), "{} does not say what to check first", rule.id);
             // An alert tells both in full.
             assert!(rule.description.len() <= 400 && check.len() <= 400, "{} says too much", rule.id);
+            if rule.id == TEST_RULE {
+                // No attack, and each test alerts.
+                continue;
+            }
+            assert!(rule.attack_version.is_some() && !rule.attack.is_empty(), "{}", rule.id);
             // Only what comes once may come ungrouped.
             let is_bounded = rule.group.is_some() || rule.correlation.is_some();
             assert!(is_bounded || rule.severity == Severity::Critical, "{} has no group", rule.id);

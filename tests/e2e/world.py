@@ -25,7 +25,8 @@ def clients(endpoint):
     session = boto3.session.Session("AKIAIOSFODNN7EXAMPLE", "example-secret-key", region_name=REGION)
     config = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, proxies={})
     return {
-        name: session.client(name, endpoint_url=endpoint, config=config) for name in ("s3", "sqs", "sns", "dynamodb")
+        name: session.client(name, endpoint_url=endpoint, config=config)
+        for name in ("s3", "sqs", "sns", "dynamodb", "cloudtrail", "kms")
     }
 
 

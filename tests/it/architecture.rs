@@ -50,7 +50,7 @@ fn violations(applies: impl Fn(&str) -> bool, forbidden: &[&str]) -> Vec<String>
 
 #[test]
 fn pure_steps_know_no_client_clock_metrics_or_task() {
-    let pure = ["notification", "cloudtrail", "rules", "alert", "claim", "tracker"];
+    let pure = ["notification", "cloudtrail", "rules", "alert", "claim", "tracker", "doctor"];
     let forbidden = [
         "crate::ports",
         "crate::aws",

@@ -21,6 +21,8 @@ mod demo;
 #[cfg(feature = "emulator")]
 mod dlq;
 #[cfg(feature = "emulator")]
+mod doctor;
+#[cfg(feature = "emulator")]
 mod events;
 mod fakes;
 mod faults;

@@ -59,7 +59,9 @@ fn the_default_rules_are_right_and_pass_their_tests() {
     let rules = listed.as_array().unwrap();
     assert!(rules.len() >= 105);
     for rule in rules {
-        for key in ["id", "title", "severity", "description", "check", "attack", "attack_version", "tags"] {
+        // The rule of `trailhound doctor --round-trip` tells of no attack.
+        let of_attacks = if rule["id"] == "trailhound-doctor-test" { &[][..] } else { &["attack", "attack_version"] };
+        for key in ["id", "title", "severity", "description", "check", "tags"].iter().chain(of_attacks) {
             assert!(!rule[key].is_null(), "{rule} lacks {key}");
         }
     }
