@@ -95,7 +95,7 @@ mod tests {
         assert!(!resume.is_done("b", "k\n1"));
         resume.note("b", "k\n1").unwrap();
         resume.note("b", "k2").unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 3]).unwrap();
         let resume = Resume::open(&path).unwrap();
         assert!(resume.is_done("b", "k\n1") && !resume.is_done("b", "k2"));
