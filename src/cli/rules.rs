@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::output::table;
 use super::{Failure, environment, examples, runtime, say};
 use crate::aws;
 use crate::config::Config;
@@ -245,9 +246,9 @@ fn cost_text(costs: &[Cost]) -> String {
                 }
             }
         };
-        [format!("{:5.1} %", cost.share * 100.0), cost.rule.id.clone(), looks_at]
+        vec![format!("{:5.1} %", cost.share * 100.0), cost.rule.id.clone(), looks_at]
     };
-    let rows: Vec<_> = sorted.iter().map(row).collect();
+    let rows = sorted.iter().map(row);
     let broad = costs.iter().filter(|cost| cost.looks_at == LooksAt::Everything).count();
     let total = costs.len();
     let summary = match broad {
@@ -256,7 +257,7 @@ fn cost_text(costs: &[Cost]) -> String {
             "{broad} of {total} rules must look at every record: they name no exact eventName, eventSource, errorCode or userIdentityType"
         ),
     };
-    format!("{}\n{summary}", table(["SHARE", "ID", "LOOKS AT"], &rows))
+    format!("{}\n{summary}", table(&["share", "id", "looks at"], rows))
 }
 
 fn test(opened: &Opened, tests: Option<PathBuf>, format: Format) -> Result<(), Failure> {
@@ -345,37 +346,17 @@ fn list(opened: &Opened, format: Format) -> Result<(), Failure> {
         let infos: Vec<&RuleInfo> = rules.rules().iter().map(|rule| &**rule).collect();
         return say(&format!("{:#}", json!(infos)));
     }
-    let rows: Vec<[String; 5]> = rules
-        .rules()
-        .iter()
-        .map(|rule| {
-            let about = rule.title.as_ref().unwrap_or(&rule.description);
-            let mode = rule.mode.as_str();
-            [
-                rule.id.clone(),
-                rule.severity.to_string(),
-                mode.to_owned(),
-                rule.attack.join(" "),
-                about.lines().next().unwrap_or_default().to_owned(),
-            ]
-        })
-        .collect();
-    say(&table(["ID", "SEVERITY", "MODE", "ATT&CK", "ABOUT"], &rows))
-}
-
-/// Columns as wide as their widest cell.
-fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let head = head.map(str::to_owned);
-    let all: Vec<&[String; N]> = std::iter::once(&head).chain(rows).collect();
-    let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let line = |row: &&[String; N]| {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = width(column).unwrap_or_default();
-            format!("{cell:width$}")
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    all.iter().map(line).collect::<Vec<_>>().join("\n")
+    let rows = rules.rules().iter().map(|rule| {
+        let about = rule.title.as_ref().unwrap_or(&rule.description);
+        vec![
+            rule.id.clone(),
+            rule.severity.to_string(),
+            rule.mode.as_str().to_owned(),
+            rule.attack.join(" "),
+            about.lines().next().unwrap_or_default().to_owned(),
+        ]
+    });
+    say(&table(&["id", "severity", "mode", "att&ck", "about"], rows))
 }
 
 fn explain(config: Option<&Path>, arguments: ExplainArgs) -> Result<(), Failure> {

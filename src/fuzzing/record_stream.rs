@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::cloudtrail::testing::{Read, gzip, read_every_record, zstd};
-use crate::cloudtrail::{DecodeError, Limits, json};
+use crate::cloudtrail::{DecodeError, Documents, Limits, json};
 
 const LIMITS: Limits = Limits {
     max_compressed_bytes: 1 << 20,
@@ -26,6 +26,7 @@ pub fn check(data: &[u8]) {
     // As it stands: plain, or whatever its first bytes say.
     let whole = read_every_record(text, &[], LIMITS);
     check_chunks(text, &cuts, &whole);
+    check_documents(text, &cuts);
     check_records(text, &whole);
     check_small_limit(text, &whole);
 
@@ -64,6 +65,22 @@ fn check_chunks(object: &[u8], cuts: &[usize], whole: &Read) {
             assert_eq!(&pieces, whole, "in chunks of {cuts:?}");
         }
     }
+}
+
+/// What the tools read of it does not hang on the pieces in which it comes.
+fn check_documents(text: &[u8], cuts: &[usize]) {
+    let read = |cuts: &[usize]| {
+        let (mut documents, mut found, mut rest) = (Documents::default(), Vec::new(), text);
+        let mut feed = |piece: &[u8]| documents.feed(piece, &mut |at, record| found.push((at, record.to_vec())));
+        for cut in cuts.iter().cycle().take(if cuts.is_empty() { 0 } else { text.len() }) {
+            let (piece, after) = rest.split_at((*cut).min(rest.len()));
+            feed(piece);
+            rest = after;
+        }
+        feed(rest);
+        (found, documents.finish())
+    };
+    assert_eq!(read(cuts), read(&[]));
 }
 
 /// Cut off, an object has the records that it had before the cut, and is an error unless they are all there.
