@@ -465,9 +465,9 @@ mod tests {
             ..stored("e", "2026-05-01T12:00:00Z")
         };
         let text = event.alert_text(&RuleSet::default());
-        assert!(text.starts_with("HIGH: StopLogging (denied)\n"), "{text}");
-        for line in ["Who:        Admin/alice", "Happened:   2026-05-01T12:00:00Z", "Event id:   e"] {
-            assert!(text.contains(&format!("\n{line}\n")), "no {line:?} in:\n{text}");
+        assert!(text.starts_with("HIGH: Admin/alice called StopLogging, and was denied.\n"), "{text}");
+        for line in ["Who:        Admin/alice", "When:       2026-05-01T12:00:00Z, detected ", "Event id:   e\n"] {
+            assert!(text.contains(&format!("\n{line}")), "no {line:?} in:\n{text}");
         }
     }
 
