@@ -2,7 +2,7 @@
 //!
 //! [schema]: https://schema.ocsf.io/1.5.0/classes/detection_finding?profiles=cloud
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
