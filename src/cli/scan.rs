@@ -49,6 +49,9 @@ const FETCHES: usize = 32;
 /// How often an object is fetched before it counts as unreadable.
 const ATTEMPTS: u32 = 4;
 
+/// How long a scan that is interrupted may take to end.
+const STOPPING: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Files of one day are delivered on the next one, too.
 const LATE: Duration = Duration::DAY;
 
@@ -125,7 +128,7 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
     };
     let figures = Arc::new(Figures::default());
     stoppable(|_, stop| async move {
-        let stopping = Arc::clone(&figures);
+        let (stopping, ended) = (Arc::clone(&figures), stop.clone());
         tokio::spawn(async move {
             stop.reached(Phase::Draining).await;
             stopping.stop.store(true, Ordering::Relaxed);
@@ -143,7 +146,18 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
             let _early = scan.run(works, &figures, |name, found| teller.found(name, found));
             teller.end()
         });
-        scanning.await.map_err(|error| Failure::at("the scan failed; this is a bug, please report it", error))?
+        // A reader of the output that has stopped reading, such as a pager, holds the scan up for ever.
+        let abandoned = async {
+            ended.reached(Phase::Draining).await;
+            tokio::time::sleep(STOPPING).await;
+        };
+        tokio::select! {
+            biased;
+            done = scanning => {
+                done.map_err(|error| Failure::at("the scan failed; this is a bug, please report it", error))?
+            }
+            () = abandoned => Ok(()),
+        }
     })
 }
 
