@@ -404,9 +404,20 @@ fn query(state: &DynamoDbState, input: &Value) -> Answer {
     let condition = input.get("KeyConditionExpression").and_then(Value::as_str).unwrap_or_default();
     let condition =
         expr::parse_expression(condition, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
-    let mut items = items(state, input)?;
-    items.retain(|item| keys.iter().all(|key| item.contains_key(&key.attribute_name)));
-    items.retain(|item| holds(&condition, item));
+    let is_found =
+        |item: &Item| keys.iter().all(|key| item.contains_key(&key.attribute_name)) && holds(&condition, item);
+    let mut items = match index {
+        Some(_) => found(state, input, is_found)?,
+        // The partition is one of the values: it is looked up, however large the table is.
+        None => {
+            let name = table_name(input)?;
+            let partitions = placeholders.values.values().filter_map(|value| match value {
+                AttributeValue::S(text) => state.tables.get(name)?.items.get(&format!("S:{text}")),
+                _ => None,
+            });
+            partitions.flat_map(HashMap::values).filter(|item| is_found(item)).cloned().collect()
+        }
+    };
     if let Some(range) = keys.iter().find(|key| key.key_type == "RANGE") {
         items.sort_by_key(|item| item.get(&range.attribute_name).map(sort_key));
     }
@@ -489,6 +500,11 @@ impl Placeholders {
 
 /// The items of a table, in an order that stays.
 fn items(state: &DynamoDbState, input: &Value) -> Result<Vec<Item>, Refusal> {
+    found(state, input, |_| true)
+}
+
+/// Those of them that are looked for.
+fn found(state: &DynamoDbState, input: &Value, is_found: impl Fn(&Item) -> bool) -> Result<Vec<Item>, Refusal> {
     let name = table_name(input)?;
     state.describe_table(name)?;
     let Some(table) = state.tables.get(name) else { return Ok(Vec::new()) };
@@ -496,6 +512,7 @@ fn items(state: &DynamoDbState, input: &Value) -> Result<Vec<Item>, Refusal> {
         .items
         .iter()
         .flat_map(|(hash, items)| items.iter().map(move |(range, item)| ((hash, range), item)))
+        .filter(|(_, item)| is_found(item))
         .collect();
     keyed.sort_by_key(|(key, _)| *key);
     Ok(keyed.into_iter().map(|(_, item)| item.clone()).collect())
