@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{SendMessageBatchRequestEntry, SendMessageBatchResultEntry};
 
 use super::Meter;
 use super::errors::{self, Operation};
+use super::sqs::results;
 use crate::ports::{ErrorClass, Fault, PortError};
 use crate::replay::MessageSender;
 
@@ -47,24 +48,8 @@ impl MessageSender for Sender {
                 let request = self.client.send_message_batch().queue_url(&self.queue_url);
                 let answer = request.set_entries(Some(entries)).send().await;
                 let answer = answer.map_err(|error| errors::classify(error, &SEND, &self.queue_url))?;
-                let mut results: Vec<_> = bodies
-                    .iter()
-                    .map(|_| Err(errors::unavailable(&SEND, "the answer does not speak of this message", None)))
-                    .collect();
-                let slot = |id: &str| id.parse::<usize>().ok();
-                for failed in answer.failed() {
-                    if let Some(result) = slot(failed.id()).and_then(|at| results.get_mut(at)) {
-                        let (code, message) = (failed.code(), failed.message());
-                        *result =
-                            Err(errors::classify_entry(&SEND, &self.queue_url, code, message, failed.sender_fault()));
-                    }
-                }
-                for sent in answer.successful() {
-                    if let Some(result) = slot(sent.id()).and_then(|at| results.get_mut(at)) {
-                        *result = Ok(());
-                    }
-                }
-                Ok(results)
+                let sent = answer.successful().iter().map(SendMessageBatchResultEntry::id);
+                Ok(results(&SEND, &self.queue_url, bodies.len(), sent, answer.failed()))
             })
             .await
     }
