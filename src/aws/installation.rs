@@ -358,6 +358,7 @@ impl Installation {
         let billing = table.billing_mode_summary().and_then(|summary| summary.billing_mode());
         Ok(TableFacts {
             name: name.clone(),
+            arn: table.table_arn().unwrap_or_default().to_owned(),
             status: table.table_status().map_or_else(String::new, |status| status.as_str().to_owned()),
             keys: keys(table.key_schema()),
             indexes: table

@@ -460,7 +460,6 @@ impl Examination<'_> {
         let dead_before = self.dead(dead.as_deref()).await;
         Box::pin(self.installation.send(&test.message(), &queue.arn)).await?;
         let started = Instant::now();
-        let deadline = started + self.args.timeout;
         let _watched = Progress::new("waiting for the alert of the test", None);
         let (mut stored, mut alerted) = (None, None);
         let mut blind;
@@ -477,7 +476,7 @@ impl Examination<'_> {
                 Ok(None) => blind = None,
                 Err(unknown) => blind = Some(unknown),
             }
-            if alerted.is_some() || Instant::now() >= deadline {
+            if alerted.is_some() || started.elapsed() >= self.args.timeout {
                 break;
             }
             sleep(PAUSE).await;

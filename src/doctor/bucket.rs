@@ -6,7 +6,7 @@ use super::key::{self, KeyFacts};
 use super::queue::Sender;
 use super::topic::Subscription;
 use super::trail::TrailFacts;
-use super::{Arn, Finding, Looked, Unknown, quoted};
+use super::{Arn, Finding, Looked, Unknown, in_region, quoted};
 
 const BUCKET: &str = "bucket";
 const NOTIFICATION: &str = "bucket-notification";
@@ -255,7 +255,7 @@ fn notification(facts: &BucketFacts, region: Option<&str>, around: Around<'_>) -
         }
     }
     if notification.event_bridge && ways.told.is_empty() {
-        let rules = format!("aws events list-rule-names-by-target --target-arn {}", quoted(queue));
+        let rules = format!("aws events list-rule-names-by-target --target-arn {}{}", quoted(queue), in_region(queue));
         let found =
             "S3 tells EventBridge; whether a rule sends \"Object Created\" on to the queue is not looked at here";
         return (Finding::ok(NOTIFICATION, found).mended_by(rules), vec![Sender::EventBridge]);

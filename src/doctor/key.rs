@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::policy::{Principal, Request, Verdict, evaluate};
-use super::{Finding, Looked, quoted};
+use super::{Finding, Looked, in_region, quoted};
 
 /// A key as KMS describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) fn works(check: &'static str, key: &Looked<KeyFacts>) -> Finding {
             Finding::problem(
                 check,
                 format!("key {} is {}: nothing that it encrypts can be used", key.arn, key.state),
-                format!("aws kms {command} --key-id {}", quoted(&key.arn)),
+                format!("aws kms {command} --key-id {}{}", quoted(&key.arn), in_region(&key.arn)),
             )
         }
     }
@@ -108,7 +108,9 @@ mod tests {
         ] {
             let finding = works("queue-key", &Ok(key(state, "{}")));
             assert_eq!(finding.status, status);
-            assert!(finding.mend.unwrap_or_default().starts_with(words));
+            let mend = finding.mend.unwrap_or_default();
+            assert!(mend.starts_with(words), "{mend}");
+            assert!(words.is_empty() || mend.ends_with(" --region eu-west-1"), "{mend}");
         }
         let denied = Unknown::Denied { action: "kms:DescribeKey".to_owned(), on: "alias/trail".to_owned() };
         assert_eq!(works("queue-key", &Err(denied)).status, Status::Skipped);

@@ -154,6 +154,12 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// The option that names the region of an ARN, to be put after a command: whoever pastes it may be configured for another.
+fn in_region(arn: &str) -> String {
+    let region = Arn::parse(arn).map(|arn| arn.region).filter(|region| !region.is_empty());
+    region.map(|region| format!(" --region {}", quoted(region))).unwrap_or_default()
+}
+
 /// `arn:partition:service:region:account:resource`, in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arn<'a> {

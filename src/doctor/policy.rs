@@ -57,7 +57,8 @@ enum Held {
 pub fn evaluate(policy: &str, request: &Request<'_>) -> Result<Verdict, String> {
     let document: Value = serde_json::from_str(policy).map_err(|error| format!("the policy is not JSON: {error}"))?;
     let statements = list(document.get("Statement").ok_or("the policy has no Statement")?);
-    let (mut allowed, mut unclear, mut near) = (false, None, Vec::new());
+    let (mut allowed, mut near) = (false, Vec::new());
+    let (mut may_allow, mut may_deny) = (None, None);
     for (index, statement) in statements.iter().enumerate() {
         let Value::Object(statement) = statement else { return Err("a Statement is no object".to_owned()) };
         let name = match statement.get("Sid").and_then(Value::as_str) {
@@ -72,21 +73,20 @@ pub fn evaluate(policy: &str, request: &Request<'_>) -> Result<Verdict, String> 
             Held::No(why) if why.is_empty() => {}
             Held::No(why) => near.push(format!("{name} {why}")),
             Held::Maybe(why) if denies => {
-                unclear = Some(format!("{name} denies it if {why}"));
+                may_deny.get_or_insert(format!("{name} denies it if {why}"));
             }
             Held::Maybe(why) => {
-                unclear.get_or_insert(format!("{name} allows it only if {why}"));
+                may_allow.get_or_insert(format!("{name} allows it only if {why}"));
             }
         }
     }
-    // A denial that may apply outweighs everything; an allowance that may apply means nothing beside one that does.
-    let may_deny = unclear.as_deref().is_some_and(|why| why.contains(" denies it if "));
     near.truncate(MAX_TOLD);
-    Ok(match unclear {
-        Some(why) if may_deny && allowed => Verdict::Unclear(why),
-        _ if allowed => Verdict::Allowed,
-        Some(why) if !may_deny => Verdict::Unclear(why),
-        _ => Verdict::NotAllowed(near),
+    // A denial that may apply outweighs everything, where anything could allow it; an allowance that may apply means
+    // nothing beside one that does.
+    Ok(match (allowed, may_allow, may_deny) {
+        (true, _, None) => Verdict::Allowed,
+        (true, _, Some(why)) | (false, Some(_), Some(why)) | (false, Some(why), None) => Verdict::Unclear(why),
+        (false, None, _) => Verdict::NotAllowed(near),
     })
 }
 
@@ -423,6 +423,11 @@ mod tests {
         // Beside a statement that does, one that may allow it means nothing; and without one, a denial neither.
         assert_eq!(judge(&json!([allow(&by_address), allow(&json!({}))])), Verdict::Allowed);
         assert_eq!(judge(&json!([deny(&by_address)])), Verdict::NotAllowed(Vec::new()));
+        // Of two that may apply, in either order, the denial is told: nothing is known to be forbidden.
+        for both in [json!([allow(&by_address), deny(&by_address)]), json!([deny(&by_address), allow(&by_address)])] {
+            let verdict = judge(&both);
+            assert!(matches!(&verdict, Verdict::Unclear(why) if why.contains("denies it if")), "{verdict:?}");
+        }
         let variable = json!({ "Condition": { "StringEquals": { "aws:SourceAccount": "${aws:ResourceAccount}" } } });
         assert!(matches!(judge(&json!([allow(&variable)])), Verdict::Unclear(_)));
         let numeric = json!({ "Condition": { "NumericLessThan": { "aws:SourceAccount": 5 } } });

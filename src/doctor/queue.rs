@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::key::{self, KeyFacts};
 use super::policy::{Principal, Request, Verdict, evaluate};
-use super::{Arn, Finding, Looked, plural, quoted, span};
+use super::{Arn, Finding, Looked, in_region, plural, quoted, span};
 
 const QUEUE: &str = "queue";
 const VISIBILITY: &str = "queue-visibility";
@@ -197,7 +197,8 @@ fn is_fifo(facts: &QueueFacts) -> bool {
 
 fn set(facts: &QueueFacts, name: &str, value: &str) -> String {
     let attributes = json!({ name: value }).to_string();
-    format!("aws sqs set-queue-attributes --queue-url {} --attributes {}", quoted(&facts.url), quoted(&attributes))
+    let (url, attributes, region) = (quoted(&facts.url), quoted(&attributes), in_region(&facts.arn));
+    format!("aws sqs set-queue-attributes --queue-url {url} --attributes {attributes}{region}")
 }
 
 fn visibility(facts: &QueueFacts, wants: Wants) -> Finding {
@@ -306,8 +307,9 @@ fn redrive(facts: &QueueFacts, dead: Option<&Looked<DeadLetterFacts>>) -> Vec<Fi
                     "dead letters are lost {kept} after they were first sent, which is not longer than on the queue ({queue})"
                 );
                 let command = format!(
-                    "aws sqs set-queue-attributes --queue-url {} --attributes MessageRetentionPeriod=1209600",
-                    quoted(&dead.url)
+                    "aws sqs set-queue-attributes --queue-url {} --attributes MessageRetentionPeriod=1209600{}",
+                    quoted(&dead.url),
+                    in_region(&target_arn)
                 );
                 findings.push(Finding::warning(DEAD_RETENTION, found, command));
             } else {

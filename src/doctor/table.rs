@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Finding, Looked, quoted};
+use super::{Finding, Looked, in_region, quoted};
 
 const TABLE: &str = "table";
 const KEYS: &str = "table-keys";
@@ -19,6 +19,7 @@ const BY_DAY: &str = "ByDay";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableFacts {
     pub name: String,
+    pub arn: String,
     /// `ACTIVE`, `CREATING`, ...
     pub status: String,
     pub keys: Vec<Key>,
@@ -84,8 +85,9 @@ fn exists(facts: &TableFacts) -> Finding {
             TABLE,
             format!("{name} is {status}"),
             format!(
-                "aws dynamodb wait table-exists --table-name {}; a table that is archived or whose key is gone must be restored",
-                quoted(name)
+                "aws dynamodb wait table-exists --table-name {}{}; a table that is archived or whose key is gone must be restored",
+                quoted(name),
+                in_region(&facts.arn)
             ),
         ),
     }
@@ -122,9 +124,10 @@ fn index(facts: &TableFacts) -> Finding {
             ),
             format!(
                 "aws dynamodb update-table --table-name {} --attribute-definitions AttributeName=Day,AttributeType=S \
-                 AttributeName=Timestamp,AttributeType=S --global-secondary-index-updates {}",
+                 AttributeName=Timestamp,AttributeType=S --global-secondary-index-updates {}{}",
                 quoted(&facts.name),
-                quoted(&update.to_string())
+                quoted(&update.to_string()),
+                in_region(&facts.arn)
             ),
         );
     };
@@ -150,8 +153,9 @@ fn index(facts: &TableFacts) -> Finding {
 
 fn ttl(facts: &TableFacts) -> Finding {
     let command = format!(
-        "aws dynamodb update-time-to-live --table-name {} --time-to-live-specification Enabled=true,AttributeName={EXPIRES}",
-        quoted(&facts.name)
+        "aws dynamodb update-time-to-live --table-name {} --time-to-live-specification Enabled=true,AttributeName={EXPIRES}{}",
+        quoted(&facts.name),
+        in_region(&facts.arn)
     );
     match &facts.ttl {
         Err(unknown) => Finding::unknown(TTL, unknown),
@@ -174,8 +178,9 @@ fn backup(facts: &TableFacts) -> Finding {
             "cannot be restored to a point in time: what somebody deletes is gone",
             format!(
                 "aws dynamodb update-continuous-backups --table-name {} --point-in-time-recovery-specification \
-                 PointInTimeRecoveryEnabled=true",
-                quoted(&facts.name)
+                 PointInTimeRecoveryEnabled=true{}",
+                quoted(&facts.name),
+                in_region(&facts.arn)
             ),
         ),
     }
@@ -195,6 +200,7 @@ mod tests {
         let timestamp = key("Timestamp", "RANGE", "S");
         TableFacts {
             name: "events".to_owned(),
+            arn: "arn:aws:dynamodb:eu-west-1:111122223333:table/events".to_owned(),
             status: "ACTIVE".to_owned(),
             keys: vec![key("EventId", "HASH", "S"), timestamp.clone()],
             indexes: vec![Index {
@@ -237,12 +243,22 @@ mod tests {
     #[test]
     fn index_ttl_state_and_backup_are_judged() {
         assert_finding(&judged(|facts| facts.status = "ARCHIVED".to_owned()), TABLE, Status::Problem, &["ARCHIVED"]);
-        assert_finding(&judged(|facts| facts.indexes.clear()), INDEX, Status::Warning, &["update-table", "ByDay"]);
+        assert_finding(
+            &judged(|facts| facts.indexes.clear()),
+            INDEX,
+            Status::Warning,
+            &["update-table", "ByDay", " --region eu-west-1"],
+        );
         assert_finding(&judged(|facts| facts.indexes[0].keys.truncate(1)), INDEX, Status::Problem, &["Day (S, HASH)"]);
         let filling = judged(|facts| facts.indexes[0].status = "CREATING".to_owned());
         assert_finding(&filling, INDEX, Status::Warning, &["wait"]);
         let off = judged(|facts| facts.ttl = Ok(None));
-        assert_finding(&off, TTL, Status::Problem, &["update-time-to-live --table-name events", "ExpiresAt"]);
+        assert_finding(
+            &off,
+            TTL,
+            Status::Problem,
+            &["update-time-to-live --table-name events", "ExpiresAt --region eu-west-1"],
+        );
         assert_finding(&judged(|facts| facts.ttl = Ok(Some("ttl".to_owned()))), TTL, Status::Problem, &["by ttl"]);
         assert_finding(&judged(|facts| facts.recovery = Ok(false)), BACKUP, Status::Warning, &["point-in-time"]);
         let gone = table(&Err(Unknown::Missing("no such table".to_owned())));

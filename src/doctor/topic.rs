@@ -1,7 +1,7 @@
 //! The topic that alerts go to, and who hears them.
 
 use super::key::{self, KeyFacts};
-use super::{Finding, Looked, Unknown, plural, quoted};
+use super::{Finding, Looked, Unknown, in_region, plural, quoted};
 
 const TOPIC: &str = "topic";
 const SUBSCRIPTIONS: &str = "topic-subscriptions";
@@ -59,8 +59,9 @@ fn subscriptions(facts: &TopicFacts) -> Finding {
             SUBSCRIPTIONS,
             "nobody is subscribed: alerts are published and heard by nobody",
             format!(
-                "aws sns subscribe --topic-arn {} --protocol email --notification-endpoint you@example.com",
-                quoted(&facts.arn)
+                "aws sns subscribe --topic-arn {} --protocol email --notification-endpoint you@example.com{}",
+                quoted(&facts.arn),
+                in_region(&facts.arn)
             ),
         ),
         (0, _) => Finding::problem(
@@ -103,7 +104,7 @@ mod tests {
             &subscribed(&[]),
             SUBSCRIPTIONS,
             Status::Problem,
-            &["aws sns subscribe --topic-arn arn:aws:sns:"],
+            &["aws sns subscribe --topic-arn arn:aws:sns:", " --region eu-west-1"],
         );
         assert_finding(
             &subscribed(&[false]),

@@ -251,6 +251,24 @@ async fn why_says_what_is_wrong_and_what_would_happen_now() {
     assert_eq!(called.keys().filter(|call| changed(call)).count(), 0, "{called:?}");
 }
 
+#[tokio::test]
+async fn what_a_limit_left_out_is_told() {
+    let scene = Scene::new().await;
+    let ids = [scene.dead("{}").await, scene.dead("{}").await, scene.dead("{}").await];
+    for command in ["peek", "why"] {
+        let limited = scene.run(&[command, "--limit", "2"]);
+        assert!(stderr(&limited).contains("2 of about 3 messages were looked at"), "{}", stderr(&limited));
+        for whole in [&[command, "--limit", "3"][..], &[command]] {
+            let whole = scene.run(whole);
+            assert!(!stderr(&whole).contains("looked at"), "{}", stderr(&whole));
+        }
+    }
+    let named = scene.run(&["why", "--limit", "1", &ids[0], &ids[1]]);
+    assert_eq!(code(&named), 1);
+    assert!(stderr(&named).contains("was not looked for"), "{}", stderr(&named));
+    assert!(!stderr(&named).contains("not on this queue"), "{}", stderr(&named));
+}
+
 /// The daemon's own words, for the same message.
 #[tokio::test]
 async fn why_speaks_as_the_daemon_does() {

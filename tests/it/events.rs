@@ -184,6 +184,24 @@ async fn filters_look_at_the_item_for_what_the_index_lacks() {
     }
 }
 
+/// A name may look like an option.
+#[tokio::test]
+async fn the_command_for_all_that_an_actor_did_works_as_it_is_printed() {
+    let account = Account::new(Names::default()).await;
+    for number in 0..103 {
+        let at = format!("2026-05-01T{}:00Z", if number == 102 { "13:00" } else { "12:00" });
+        let change =
+            json!({ "EventId": { "S": format!("e-{number}") }, "Actor": { "S": "-r 'f'" }, "Timestamp": { "S": at } });
+        put(&account, change).await;
+    }
+    let shown = stdout(&run(&account, &[&["events", "show", "e-0"]]));
+    let (_, printed) = shown.split_once("All of them: trailhound ").unwrap_or_else(|| panic!("{shown}"));
+    let words = Command::new("sh").arg("-c").arg(format!("printf '%s\n' {printed}")).output().unwrap();
+    let words = stdout(&words);
+    let found = lines(&run(&account, &[&words.lines().collect::<Vec<_>>(), &["--format", "jsonl"]]));
+    assert_eq!(found.len(), 103);
+}
+
 #[tokio::test]
 async fn an_actor_is_found_exactly_as_it_is_stored() {
     let account = Account::new(Names::default()).await;

@@ -166,11 +166,22 @@ impl Selection {
     /// Says which of those that were named were not found. True if there are none.
     fn all_found(&self) -> bool {
         let missing: Vec<&String> = self.named.difference(&self.found).collect();
+        let why = match self.left {
+            0 => "was not looked for: --limit is reached",
+            _ => "was not found: it is not on this queue, or in flight",
+        };
         for id in &missing {
-            let id = crate::alert::shown(id, 100);
-            note(&format!("message {id} was not found: it is not on this queue, or in flight"));
+            note(&format!("message {} {why}", crate::alert::shown(id, 100)));
         }
         missing.is_empty()
+    }
+
+    /// Says that the limit left some out, as far as SQS tells their number.
+    fn tell_rest(&self, limit: u32, depth: Depth) {
+        if self.left == 0 && self.named.is_empty() && depth.visible > u64::from(limit) {
+            let all = count(depth.visible, "message");
+            note(&format!("{limit} of about {all} were looked at: raise --limit for the rest"));
+        }
     }
 }
 

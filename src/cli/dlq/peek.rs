@@ -73,6 +73,7 @@ pub(super) async fn peek(file: Option<&Path>, arguments: PeekArgs, stop: Stop) -
                 }
             }
         }
+        selection.tell_rest(limit, opened.depth);
         until_gone(if rows.is_empty() { Ok(()) } else { print(&output, &rows) })
     })
     .await

@@ -29,7 +29,7 @@ Each message goes through the step that the daemon would take: its notification 
 the configured limits, decoded, and their records evaluated. Nothing is stored, alerted or deleted, so that what the table
 and the topic would say is not known; nor what the daemon's own role may do, if these credentials are others.
 
-The exit code is 0 if every message would succeed now, else 1.
+The exit code is 0 if every message that was looked at would succeed now, else 1.
 
 Examples:
   trailhound dlq why
@@ -88,6 +88,7 @@ pub(super) async fn why(file: Option<&Path>, arguments: WhyArgs, stop: Stop) -> 
                 }
             }
             drop(progress);
+            selection.tell_rest(limit, opened.depth);
             let all_found = held.is_stopped() || selection.all_found();
             if output.is_for_people() && counts.sum() > 0 {
                 until_gone(output.line(&counts.summary()))?;
@@ -292,7 +293,7 @@ pub(super) fn label(verdict: Verdict) -> &'static str {
 fn advice(reason: &str) -> &'static str {
     match reason {
         "not_json" | "unknown_shape" | "too_deep" | "bad_notification" => {
-            "whoever sends this is no source of CloudTrail notifications: look at it with `dlq peek --body`, then purge it"
+            "whoever sends this is no source of CloudTrail notifications: look at it with `dlq peek --body`; once `dlq redrive` moved the good ones, `dlq purge` deletes the rest"
         }
         "inline_records_off" => "turn source.inline_records on, if an EventBridge rule is meant to feed the queue",
         "bucket_not_allowed" => "add the bucket to source.allowed_buckets, if its logs are to be read",

@@ -115,7 +115,8 @@ impl Partial {
         let last = name.file_name().ok_or_else(|| failed(&"this names no file"))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(last);
-        hidden.push(format!(".{}.partial", std::process::id()));
+        // Not by the id of the process, which is 1 in each container.
+        hidden.push(format!(".{:016x}.partial", fastrand::u64(..)));
         let written = name.with_file_name(hidden);
         // Records are nobody else's affair.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&written);
@@ -171,6 +172,16 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(names(folder.path()), ["may.jsonl"]);
         assert_eq!(std::fs::read_to_string(&name).unwrap(), "{}\n");
+    }
+
+    /// In a container each process has the same id.
+    #[test]
+    fn what_a_killed_process_left_does_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("may.jsonl");
+        std::mem::forget(Partial::create(&name).unwrap());
+        Partial::create(&name).unwrap().finish().unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]

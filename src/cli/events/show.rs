@@ -169,7 +169,9 @@ fn print_around(output: &Output, event: &Stored, around: Option<&Around>) -> Res
     list::print(output, events)?;
     if *more {
         let actor = shown(actor, LONG).replace('\'', r"'\''");
-        output.line(&format!("All of them: trailhound events list --actor '{actor}' --from {from} --to {to}"))?;
+        // Up to a time is without it. A name may look like an option.
+        let to = text(range.to().saturating_add(time::Duration::SECOND));
+        output.line(&format!("All of them: trailhound events list --actor='{actor}' --from {from} --to {to}"))?;
     }
     Ok(())
 }
