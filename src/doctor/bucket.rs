@@ -328,8 +328,8 @@ fn mend(facts: &BucketFacts, queue: &str) -> String {
         "Filter": { "Key": { "FilterRules": [{ "Name": "suffix", "Value": ".json.gz" }] } },
     }]});
     format!(
-        "aws s3api put-bucket-notification-configuration --bucket {} --notification-configuration {} (this replaces the \
-         whole configuration: keep what get-bucket-notification-configuration prints)",
+        "aws s3api put-bucket-notification-configuration --bucket {} --notification-configuration {} # this replaces the \
+         whole configuration: keep what get-bucket-notification-configuration prints",
         quoted(&facts.name),
         quoted(&configuration.to_string())
     )

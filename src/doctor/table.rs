@@ -107,6 +107,9 @@ fn keys(facts: &TableFacts) -> Finding {
     )
 }
 
+/// What README and Terraform have the index hold.
+const PROJECTED: [&str; 7] = ["Severity", "Rules", "EventName", "EventSource", "AccountId", "AwsRegion", "Actor"];
+
 fn index(facts: &TableFacts) -> Finding {
     let Some(index) = facts.indexes.iter().find(|index| index.name == BY_DAY) else {
         let update = json!([{ "Create": {
@@ -115,7 +118,7 @@ fn index(facts: &TableFacts) -> Finding {
                 { "AttributeName": "Day", "KeyType": "HASH" },
                 { "AttributeName": "Timestamp", "KeyType": "RANGE" },
             ],
-            "Projection": { "ProjectionType": "ALL" },
+            "Projection": { "ProjectionType": "INCLUDE", "NonKeyAttributes": PROJECTED },
         }}]);
         return Finding::warning(
             INDEX,

@@ -204,7 +204,7 @@ fn events(trail: &TrailFacts) -> Finding {
     let (name, region) = (quoted(&trail.arn), quoted(&trail.home_region));
     let mend = format!(
         "aws cloudtrail put-event-selectors --trail-name {name} --region {region} --event-selectors \
-         ReadWriteType=All,IncludeManagementEvents=true (this replaces its selectors: keep those for data events)"
+         ReadWriteType=All,IncludeManagementEvents=true # this replaces its selectors: keep those for data events"
     );
     match &trail.management {
         Err(unknown) => Finding::unknown(EVENTS, unknown),
