@@ -138,11 +138,11 @@ pub async fn logs(
         let place = place(&folder);
         if let Place::Logs(date) = place {
             if is_narrowed(date, selection) {
-                let listed = objects(lister, bucket, &folder, each).await?;
-                if listed.is_enough {
+                let given = objects(lister, bucket, &folder, each).await?;
+                if given.is_enough {
                     return Ok(());
                 }
-                found |= above > 0 || listed.count > 0;
+                found |= above > 0 || given.count > 0;
                 continue;
             }
         }
