@@ -136,15 +136,15 @@ pub async fn logs(
     let mut found = false;
     while let Some((folder, above)) = folders.pop_front() {
         let place = place(&folder);
-        if let Place::Logs(date) = place {
-            if is_narrowed(date, selection) {
-                let given = objects(lister, bucket, &folder, each).await?;
-                if given.is_enough {
-                    return Ok(());
-                }
-                found |= above > 0 || given.count > 0;
-                continue;
+        if let Place::Logs(date) = place
+            && is_narrowed(date, selection)
+        {
+            let given = objects(lister, bucket, &folder, each).await?;
+            if given.is_enough {
+                return Ok(());
             }
+            found |= above > 0 || given.count > 0;
+            continue;
         }
         if place == Place::Above && above >= MAX_ABOVE {
             continue;
