@@ -241,11 +241,11 @@ async fn interrupted_it_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_rate_is_kept_and_interrupted_at_once() {
     let past = Past::new(30).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let mut child = past.command(&["--to-queue", "--rate", "1"]).stderr(Stdio::null()).spawn().unwrap();
     until("one is sent", async || past.account.left() > 0).await;
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let interrupted = std::time::Instant::now();
+    let interrupted = tokio::time::Instant::now();
     until("it has ended", async || child.try_wait().unwrap().is_some()).await;
     assert!(interrupted.elapsed().as_secs() < 5, "{:?}", interrupted.elapsed());
     assert_eq!(child.wait().unwrap().code(), Some(130));
