@@ -97,7 +97,9 @@ impl Selection {
 pub enum ListError {
     #[error(transparent)]
     Port(#[from] PortError),
-    #[error("no AWSLogs/ folder is below {0}: give the prefix above it")]
+    #[error(
+        "no AWSLogs/ folder is below {0}, or nothing is in it: give the whole name of a folder, best that above AWSLogs/"
+    )]
     NoLogs(Location),
 }
 
@@ -115,28 +117,41 @@ pub async fn logs(
 ) -> Result<(), ListError> {
     let Location { bucket, prefix } = location;
     if selection.is_all() {
-        let _early = objects(lister, bucket, prefix, each).await?;
+        let _all = objects(lister, bucket, prefix, each).await?;
+        return Ok(());
+    }
+    let (parent, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+    if !name.is_empty() && matches!(place(parent), Place::Logs((.., Some(_)))) {
+        // An object, or the beginning of some objects' names: no folders are in it.
+        if is_chosen(parent, selection) && objects(lister, bucket, prefix, each).await?.count == 0 {
+            return Err(ListError::NoLogs(location.clone()));
+        }
         return Ok(());
     }
     let top = if prefix.is_empty() || prefix.ends_with('/') { prefix.clone() } else { format!("{prefix}/") };
+    if !is_chosen(&top, selection) {
+        return Ok(());
+    }
     let mut folders = VecDeque::from([(top, 0)]);
     let mut found = false;
     while let Some((folder, above)) = folders.pop_front() {
         let place = place(&folder);
-        if let Place::Logs(date) = place {
-            found = true;
-            if is_narrowed(date, selection) {
-                if objects(lister, bucket, &folder, each).await?.is_break() {
-                    return Ok(());
-                }
-                continue;
+        if let Place::Logs(date) = place
+            && is_narrowed(date, selection)
+        {
+            let given = objects(lister, bucket, &folder, each).await?;
+            if given.is_enough {
+                return Ok(());
             }
+            found |= above > 0 || given.count > 0;
+            continue;
         }
         if place == Place::Above && above >= MAX_ABOVE {
             continue;
         }
-        found |= place != Place::Above;
         let below = subfolders(lister, bucket, &folder).await?;
+        // The folder that was named may not be there.
+        found |= place != Place::Above && (above > 0 || !below.is_empty());
         let logs = format!("{folder}AWSLogs/");
         // Where there is one, nothing else is of interest.
         let below = if place == Place::Above && below.contains(&logs) { vec![logs] } else { below };
@@ -203,6 +218,22 @@ fn place(folder: &str) -> Place {
     }
 }
 
+/// Whether what the path of a folder says already, its account, its region and its date, is wanted.
+fn is_chosen(folder: &str, selection: &Selection) -> bool {
+    let mut names = folder.trim_end_matches('/').split('/').skip_while(|name| *name != "AWSLogs").skip(1).peekable();
+    names.next_if(|name| name.starts_with("o-"));
+    let among = |wanted: &[String], name: Option<&str>| {
+        wanted.is_empty() || name.is_none_or(|name| wanted.iter().any(|wanted| wanted == name))
+    };
+    let date = match place(folder) {
+        Place::Logs(date) => date,
+        _ => (None, None, None),
+    };
+    // What is no date is the beginning of one: whoever lists it finds nothing, and tells.
+    let in_time = overlaps(date, selection) || !overlaps(date, &Selection::default());
+    among(&selection.accounts, names.next()) && among(&selection.regions, names.nth(1)) && in_time
+}
+
 fn is_log_folder(name: &str) -> bool {
     matches!(name, "CloudTrail" | "CloudTrail-Insight")
 }
@@ -254,23 +285,30 @@ fn overlaps((year, month, day): Partial, selection: &Selection) -> bool {
     selection.from.is_none_or(|from| from <= last) && selection.to.is_none_or(|to| first <= to)
 }
 
+/// How many objects were given, and whether no more are wanted.
+struct Given {
+    count: u64,
+    is_enough: bool,
+}
+
 async fn objects(
     lister: &dyn ObjectLister,
     bucket: &str,
     prefix: &str,
     each: &mut (dyn AsyncEach + '_),
-) -> Result<ControlFlow<()>, PortError> {
-    let mut after = None;
+) -> Result<Given, PortError> {
+    let (mut after, mut count) = (None, 0);
     loop {
         let page = lister.page(bucket, prefix, false, after.as_deref()).await?;
         for object in page.objects.into_iter().filter(|object| classify(&object.key).is_ok()) {
+            count += 1;
             if each.object(object).await.is_break() {
-                return Ok(ControlFlow::Break(()));
+                return Ok(Given { count, is_enough: true });
             }
         }
         after = page.next;
         if after.is_none() {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(Given { count, is_enough: false });
         }
     }
 }
@@ -415,8 +453,39 @@ mod tests {
         let error = found(&bucket(), "s3://b/nowhere", selection).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no AWSLogs/ folder is below s3://b/nowhere/: give the prefix above it".replace("nowhere/", "nowhere")
+            "no AWSLogs/ folder is below s3://b/nowhere, or nothing is in it: give the whole name of a folder, best that above AWSLogs/"
         );
+    }
+
+    #[tokio::test]
+    async fn one_object_is_found_and_a_name_that_is_cut_off_is_told() {
+        let bucket = bucket();
+        let selection = Selection { from: Some(date!(2026 - 05 - 01)), ..Selection::default() };
+        let one = key("", "111122223333", "eu-west-1", "2026/05/02", 2);
+        assert_eq!(found(&bucket, &format!("s3://b/{one}"), selection.clone()).await.unwrap(), [one]);
+        for cut in ["1111", "111122223333/CloudTrail/eu-w", "111122223333/CloudTrail/eu-west-1/2026/0"] {
+            let error = found(&bucket, &format!("s3://b/AWSLogs/{cut}"), selection.clone()).await.unwrap_err();
+            assert!(error.to_string().contains("or nothing is in it"), "{cut}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_holds_for_the_folder_that_is_named() {
+        let bucket = bucket();
+        let account = Selection { accounts: vec!["444455556666".to_owned()], ..Selection::default() };
+        let region = Selection { regions: vec!["us-east-1".to_owned()], ..Selection::default() };
+        let day = Selection { from: Some(date!(2026 - 05 - 02)), ..Selection::default() };
+        let folder = "s3://b/AWSLogs/111122223333/CloudTrail/eu-west-1/2026/05/01/";
+        for (location, selection) in [
+            ("s3://b/org/audit/AWSLogs/111122223333", &account),
+            (folder, &account),
+            ("s3://b/AWSLogs/111122223333/CloudTrail/eu-west-1", &region),
+            (folder, &region),
+            (folder, &day),
+            (&format!("s3://b/{}", key("", "111122223333", "eu-west-1", "2026/05/01", 2)), &day),
+        ] {
+            assert_eq!(found(&bucket, location, selection.clone()).await.unwrap(), Vec::<String>::new(), "{location}");
+        }
     }
 
     #[test]

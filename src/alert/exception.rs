@@ -1,8 +1,8 @@
 //! The exception to paste where what an alert tells is expected.
 
 use serde_json::{Map, Value, json};
-use time::Duration;
 use time::macros::format_description;
+use time::{Duration, OffsetDateTime};
 
 use super::text::visible_json;
 use super::told::{Record, text_at};
@@ -44,7 +44,10 @@ pub(super) fn exception(event: &DetectedEvent, record: &Record<'_>) -> Option<St
     }
     let caller = path.iter().rev().fold(json!([actor]), |inner, key| json!({ *key: inner }));
     pattern.insert("userIdentity".to_owned(), caller);
-    let day = event.facts.event_time.unwrap_or(event.detected_at).checked_add(Duration::days(DAYS))?;
+    let after = |time: OffsetDateTime| time.checked_add(Duration::days(DAYS));
+    // Of what happened long ago, as a replay tells it, it would have ended already.
+    let of_event = event.facts.event_time.and_then(after).filter(|day| *day > event.detected_at);
+    let day = of_event.or_else(|| after(event.detected_at))?;
     let until = day.date().format(format_description!("[year]-[month]-[day]")).ok()?;
     let exception =
         json!({ "pattern": Value::Object(pattern), "reason": "Expected: say why, and who agreed", "until": until });
@@ -103,6 +106,13 @@ mod tests {
 
     fn matches(rules: &Arc<RuleSet>, record: &Value) -> bool {
         !Matcher::new(Arc::clone(rules)).matches(record.to_string().as_bytes()).is_empty()
+    }
+
+    #[test]
+    fn of_what_happened_long_ago_it_holds_from_now_on() {
+        let mut old = record(session("Admin", "alice"));
+        old["eventTime"] = "2022-05-01T12:00:00Z".into();
+        assert!(exception_for(&event(&old)).unwrap().contains(r#""until":"2024-07-31""#));
     }
 
     #[test]

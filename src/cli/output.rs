@@ -2,17 +2,20 @@
 //! where a person watches.
 
 use std::io::{IsTerminal as _, Stdout, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::Failure;
 use crate::alert::{shown, visible_json};
 use crate::rules::Severity;
+use crate::scan::Figures;
 
 /// How a command prints what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -144,13 +147,37 @@ impl Progress {
     /// Of so many things; `None` where nobody knows how many there are.
     pub(super) fn new(what: &'static str, length: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
-        let template = match length {
-            Some(_) => "{bar:30} {human_pos}/{human_len} {msg}, {per_sec}, {eta} left",
-            None => "{spinner} {human_pos} {msg}, {per_sec}, {elapsed}",
+        Self::styled(what, bar, None)
+    }
+
+    /// The same with the bytes that were read, which move where one thing is large.
+    pub(super) fn reading(what: &'static str, length: Option<u64>, figures: Arc<Figures>) -> Self {
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
+        Self::styled(what, bar, Some(figures))
+    }
+
+    fn styled(what: &'static str, bar: ProgressBar, figures: Option<Arc<Figures>>) -> Self {
+        let template = match bar.length() {
+            Some(_) => "{bar:30} {human_pos}/{human_len} {msg}{read}, {per_sec}, {left}",
+            None => "{spinner} {human_pos} {msg}{read}, {per_sec}, {elapsed}",
+        };
+        let read = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            let Some(figures) = &figures else { return };
+            let bytes = figures.bytes.load(Ordering::Relaxed);
+            let each = bytes.checked_div(state.elapsed().as_secs()).unwrap_or(bytes);
+            // A bar that cannot be drawn is no harm.
+            let _ = write!(text, ", {} ({}/s)", HumanBytes(bytes), HumanBytes(each));
+        };
+        let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            // Before anything is done nobody knows.
+            let _ = match state.pos() {
+                0 => write!(text, "time left unknown"),
+                _ => write!(text, "{:#} left", HumanDuration(state.eta())),
+            };
         };
         // Only a template of ours that is wrong has no style; the default one says as much.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("read", read).with_key("left", left));
         }
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -119,14 +119,13 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
         None => Resume::default(),
     };
     let now = OffsetDateTime::now_utc();
+    let (from, to) = (args.from.map(|from| from.at(now).date()), args.to.map(|to| to.at(now).date()));
+    if from.zip(to).is_some_and(|(from, to)| from > to) {
+        return Err(Failure::Usage("--from is later than --to".to_owned()));
+    }
     let retention = time::Duration::days(i64::from(settings.store.retention_days));
     let replay = Replay {
-        selection: Selection {
-            accounts: args.account.clone(),
-            regions: args.region.clone(),
-            from: args.from.map(|from| from.at(now).date()),
-            to: args.to.map(|to| to.at(now).date()),
-        },
+        selection: Selection { accounts: args.account.clone(), regions: args.region.clone(), from, to },
         oldest: now.saturating_sub(retention),
         output: Arc::new(Output::new(args.format)),
         settings,
@@ -236,12 +235,12 @@ impl Replay {
         if plan.too_old > 0 {
             let days = self.settings.store.retention_days;
             self.output.line(&format!(
-                "{} more are older than {days} days (store.retention_days): --to-queue leaves them out without --alert-old, \
+                "{} of them are older than {days} days (store.retention_days): --to-queue leaves them out without --alert-old, \
                  --in-place only stores what they hold",
                 plan.too_old
             ))?;
         }
-        let (here, fleet) = (cost(objects, pages, false), cost(objects, pages, true));
+        let (here, fleet) = (cost(objects, pages, false), cost(objects.saturating_sub(plan.too_old), pages, true));
         self.output.line(&format!(
             "Requests, by the public prices of us-east-1: {:.2} USD for S3 ({objects} GET, {pages} LIST); with --to-queue {:.2} USD \
              more for SQS. Each event that matches costs one to three writes in DynamoDB (1.25 USD for a million on demand), each \
@@ -263,14 +262,15 @@ impl Replay {
                 last_day: last.as_deref(),
             })?;
         }
-        let (objects, fleet) = (plan.objects(), cost(plan.objects(), pages, true));
+        let objects = plan.objects();
+        let (here, fleet) = (cost(objects, pages, false), cost(objects.saturating_sub(plan.too_old), pages, true));
         self.output.json(&TotalLine {
             objects,
             bytes: plan.bytes(),
             done_before: plan.done,
             too_old: plan.too_old,
             list_requests: pages,
-            s3_usd: fleet.s3,
+            s3_usd: here.s3,
             sqs_usd: fleet.sqs,
         })
     }
@@ -377,6 +377,8 @@ impl Replay {
         let progress = Progress::new("notifications", None);
         let mut pace = Pace::new(self.args.rate);
         let (mut sent, mut failed, mut too_old) = (0_u64, 0_u64, 0_u64);
+        // No more at once than a second allows.
+        let most = self.args.rate.and_then(|rate| usize::try_from(rate).ok()).map_or(BATCH, |rate| rate.min(BATCH));
         let mut batch = Vec::new();
         let bucket = &self.args.location.bucket;
         loop {
@@ -396,8 +398,15 @@ impl Replay {
                 }
                 batch.push(object.key);
             }
-            if batch.len() >= BATCH || is_last && !batch.is_empty() {
-                pace.wait(batch.len()).await;
+            if batch.len() >= most || is_last && !batch.is_empty() {
+                let stopped = tokio::select! {
+                    biased;
+                    () = stop.reached(Phase::Draining) => true,
+                    () = pace.wait(batch.len()) => false,
+                };
+                if stopped {
+                    break;
+                }
                 let keys = std::mem::take(&mut batch);
                 for (key, result) in send(&*queue, bucket, &keys).await? {
                     match result {

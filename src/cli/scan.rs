@@ -13,6 +13,7 @@ use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
 use super::output::{Format, Output, Paint, Progress, Unprinted, severity};
 use super::when::{When, when};
@@ -27,7 +28,9 @@ use crate::metrics::Metrics;
 use crate::noise;
 use crate::ports::{ErrorClass, ObjectRequest, ObjectStore, PortError};
 use crate::rules::{Mode, RuleInfo, RuleSet, Severity, Wanted};
-use crate::scan::{Body, Figures, FileEnd, Found, Give, Ledger, Scan, Told, ToldAlert, Work, find, give_file};
+use crate::scan::{
+    Body, Figures, FileEnd, Found, Give, Hold, Ledger, Room, Scan, Told, ToldAlert, Work, find, give_file,
+};
 
 pub(super) const HELP: &str = "\
 Files may be log files of CloudTrail, bare records, one record a line, arrays of records, EventBridge events, or what
@@ -45,6 +48,9 @@ Examples:
 
 /// Objects that are fetched ahead.
 const FETCHES: usize = 32;
+
+/// How much is held in memory of objects and of files in archives, unless one alone is larger.
+const ROOM_BYTES: u64 = 256 << 20;
 
 /// How often an object is fetched before it counts as unreadable.
 const ATTEMPTS: u32 = 4;
@@ -104,6 +110,9 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
     let limits = settings.source.limits;
     let rules = Arc::new(rules::load(config, args.rules.clone())?);
     let (from, to) = (args.from.map(|when| when.at(now)), args.to.map(|when| when.at(now)));
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(Failure::Usage("--from is not before --to".to_owned()));
+    }
     if let Some(unknown) = args.rule.iter().find(|id| rules.find(id).is_none()) {
         return Err(Failure::Usage(format!("--rule {unknown}: the rule file has no such rule")));
     }
@@ -142,7 +151,7 @@ pub(super) fn run(config: Option<&Path>, args: ScanArgs) -> Result<(), Failure> 
         let handle = Handle::current();
         let works = move |give: Give<'_>| give_all(inputs, limits, buckets.as_ref(), &days, &handle, give);
         let scanning = tokio::task::spawn_blocking(move || {
-            let mut teller = Teller::new(&args, rules, files)?;
+            let mut teller = Teller::new(&args, rules, files, Arc::clone(&figures))?;
             let _early = scan.run(works, &figures, |name, found| teller.found(name, found));
             teller.end()
         });
@@ -202,7 +211,7 @@ fn inputs(paths: &[PathBuf]) -> Result<Vec<Input>, Failure> {
             return text.parse().map(Input::Bucket).map_err(Failure::Usage);
         }
         if path.is_dir() {
-            return find(path).map(Input::Files).map_err(|error| Failure::at("cannot read the folder", error));
+            return Ok(Input::Files(find(path)));
         }
         // One that is not there is told with its name, like any other that cannot be read.
         Ok(Input::Files(vec![path.clone()]))
@@ -221,11 +230,14 @@ fn give_all(
     handle: &Handle,
     give: Give<'_>,
 ) -> ControlFlow<()> {
+    let room = Room::new(ROOM_BYTES);
     for input in inputs {
         match (input, buckets) {
-            (Input::Files(files), _) => files.iter().try_for_each(|file| give_file(file, limits, give))?,
+            (Input::Files(files), _) => files.iter().try_for_each(|file| give_file(file, limits, &room, give))?,
             (Input::Stdin, _) => give(stdin())?,
-            (Input::Bucket(location), Some(buckets)) => give_bucket(&location, limits, buckets, days, handle, give)?,
+            (Input::Bucket(location), Some(buckets)) => {
+                give_bucket(&location, limits, buckets, days, &room, handle, give)?;
+            }
             (Input::Bucket(_), None) => {}
         }
     }
@@ -247,6 +259,7 @@ fn give_bucket(
     limits: Limits,
     (store, lister): &Buckets,
     days: &Selection,
+    room: &Arc<Room>,
     handle: &Handle,
     give: Give<'_>,
 ) -> ControlFlow<()> {
@@ -259,13 +272,23 @@ fn give_bucket(
         receiver.recv().await.map(|object| (object, receiver))
     });
     let bucket = &location.bucket;
-    let works = objects.map(|object| fetch(&**store, bucket, object, limits)).buffered(FETCHES);
+    // One after another gets its room, so that the first one always has it.
+    let objects = objects.then(|object| {
+        let room = Arc::clone(room);
+        let size = if object.size > limits.max_compressed_bytes { 0 } else { object.size };
+        async move { (object, tokio::task::spawn_blocking(move || room.take(size)).await) }
+    });
+    let works = objects.map(|(object, hold)| fetch(&**store, bucket, object, limits, hold)).buffered(FETCHES);
     let mut works = std::pin::pin!(works);
+    let mut is_empty = true;
     while let Some(work) = handle.block_on(works.next()) {
+        is_empty = false;
         give(work)?;
     }
     let failed = match handle.block_on(listing) {
-        Ok(Ok(())) => return ControlFlow::Continue(()),
+        // As a file that is not there. Where days are named, there may have been nothing on them.
+        Ok(Ok(Listing::All)) if is_empty => "no log file of CloudTrail is there".to_owned(),
+        Ok(Ok(_)) => return ControlFlow::Continue(()),
         Ok(Err(error)) => error.to_string(),
         Err(error) => format!("the listing failed; this is a bug, please report it: {error}"),
     };
@@ -278,11 +301,22 @@ async fn list(
     location: &Location,
     days: &Selection,
     mut sending: Sending,
-) -> Result<(), ListError> {
+) -> Result<Listing, ListError> {
     match listing::logs(lister, location, days, &mut sending).await {
-        Err(ListError::NoLogs(_)) => listing::logs(lister, location, &Selection::default(), &mut sending).await,
-        done => done,
+        Err(ListError::NoLogs(_)) => {
+            listing::logs(lister, location, &Selection::default(), &mut sending).await.map(|()| Listing::All)
+        }
+        Ok(()) if *days == Selection::default() => Ok(Listing::All),
+        done => done.map(|()| Listing::Days),
     }
+}
+
+/// What was listed.
+enum Listing {
+    /// All that is below the prefix.
+    All,
+    /// Only the days, regions and accounts that are named.
+    Days,
 }
 
 struct Sending(mpsc::Sender<Listed>);
@@ -297,7 +331,13 @@ impl AsyncEach for Sending {
     }
 }
 
-async fn fetch(store: &dyn ObjectStore, bucket: &str, object: Listed, limits: Limits) -> Work {
+async fn fetch(
+    store: &dyn ObjectStore,
+    bucket: &str,
+    object: Listed,
+    limits: Limits,
+    hold: Result<Hold, JoinError>,
+) -> Work {
     let request = ObjectRequest {
         bucket: bucket.to_owned(),
         key: object.key.clone(),
@@ -312,8 +352,17 @@ async fn fetch(store: &dyn ObjectStore, bucket: &str, object: Listed, limits: Li
     } else {
         let mut attempt = 1;
         loop {
-            match download(store, &request, limit).await {
-                Ok(bytes) => break Body::Bytes(bytes),
+            // It may have been replaced by a larger one since it was listed.
+            match download(store, &request, object.size).await {
+                Ok(bytes) if bytes.len() as u64 > object.size => {
+                    break Body::Failed("it grew while it was read: scan it again".to_owned());
+                }
+                Ok(bytes) => {
+                    break match hold {
+                        Ok(hold) => Body::Bytes(bytes, hold),
+                        Err(error) => Body::Failed(error.to_string()),
+                    };
+                }
                 Err(error) if error.class == ErrorClass::Transient && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => break Body::Failed(error.to_string()),
             }
@@ -399,12 +448,12 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(args: &ScanArgs, rules: Arc<RuleSet>, files: Option<u64>) -> Result<Self, Failure> {
+    fn new(args: &ScanArgs, rules: Arc<RuleSet>, files: Option<u64>, figures: Arc<Figures>) -> Result<Self, Failure> {
         let ledger =
             Ledger::new(Arc::clone(&rules)).map_err(|error| Failure::at("cannot register the metrics", error))?;
         Ok(Self {
             output: Output::new(args.format),
-            progress: Progress::new("files", files),
+            progress: Progress::reading("files", files, figures),
             ledger,
             rules,
             summary: args.summary,

@@ -175,7 +175,7 @@ const STEP_HELD: usize = 1024 * 1024;
 type Matches<'a> = &'a mut dyn FnMut(&[u8], Option<Outline<'_>>) -> Vec<Arc<RuleInfo>>;
 
 /// Up to here any ratio is fine: a few repeated records compress well.
-const RATIO_FREE_BYTES: u64 = 1024 * 1024;
+pub(crate) const RATIO_FREE_BYTES: u64 = 1024 * 1024;
 
 impl Decoder {
     #[must_use]

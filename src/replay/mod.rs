@@ -30,7 +30,7 @@ pub struct Plan {
     pub parts: BTreeMap<(String, String), Part>,
     /// Left out: done before, by the resume file.
     pub done: u64,
-    /// Left out: older than the retention, where their events could alert again.
+    /// Of these, older than the retention, where their events could alert again: not sent to a queue.
     pub too_old: u64,
 }
 

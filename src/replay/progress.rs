@@ -2,17 +2,24 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+/// No name of an object is longer, however much of it is escaped: 63 bytes of bucket and 1,024 of key.
+const MAX_LINE_BYTES: u64 = 16 * 1024;
+
+/// How a line begins.
+const BEGIN: &[u8] = b"\"s3://";
+
 /// What is done. A line for each object, `s3://bucket/key` with JSON's escapes, written once it is settled.
 #[derive(Debug, Default)]
 pub struct Resume {
     done: HashSet<[u8; 16]>,
-    file: Option<Mutex<File>>,
+    /// `None` inside once a line could not be written: what would follow a part of a line could not be read again.
+    file: Option<Mutex<Option<File>>>,
 }
 
 impl Resume {
@@ -23,37 +30,42 @@ impl Resume {
     /// A file that cannot be read or written, or that holds something else.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut done = HashSet::new();
-        let mut whole = true;
+        // Where the whole lines end.
+        let mut length = 0;
+        let mut cut = false;
         match File::open(path) {
             Ok(file) => {
                 let mut lines = BufReader::new(file);
                 let mut line = Vec::new();
                 for number in 1.. {
                     line.clear();
-                    if lines.read_until(b'\n', &mut line)? == 0 {
+                    let read = lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+                    if read == 0 {
                         break;
                     }
-                    whole = line.ends_with(b"\n");
-                    let Ok(name) = serde_json::from_slice::<String>(&line) else {
-                        if !whole {
-                            break;
-                        }
+                    cut = !line.ends_with(b"\n");
+                    if cut
+                        && line.len() as u64 != MAX_LINE_BYTES
+                        && (line.starts_with(BEGIN) || BEGIN.starts_with(&line))
+                    {
+                        break;
+                    }
+                    let Some(name) = serde_json::from_slice::<String>(&line).ok().filter(|_| !cut) else {
                         let message = format!("line {number} is not the name of an object: is it a resume file?");
                         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
                     };
-                    if whole {
-                        done.insert(digest(&name));
-                    }
+                    done.insert(digest(&name));
+                    length += read as u64;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        if !whole {
-            file.write_all(b"\n")?;
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        if cut {
+            file.set_len(length)?;
         }
-        Ok(Self { done, file: Some(Mutex::new(file)) })
+        Ok(Self { done, file: Some(Mutex::new(Some(file))) })
     }
 
     #[must_use]
@@ -69,7 +81,15 @@ impl Resume {
     pub fn note(&self, bucket: &str, key: &str) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let line = format!("{}\n", serde_json::Value::from(name(bucket, key)));
-        file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = match file.as_mut() {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => Err(io::Error::other("an earlier line could not be written")),
+        };
+        if written.is_err() {
+            *file = None;
+        }
+        written
     }
 }
 
@@ -100,8 +120,9 @@ mod tests {
         let resume = Resume::open(&path).unwrap();
         assert!(resume.is_done("b", "k\n1") && !resume.is_done("b", "k2"));
         resume.note("b", "k3").unwrap();
-        let error = Resume::open(&path).unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
+        // And it can be interrupted once more.
+        let resume = Resume::open(&path).unwrap();
+        assert!(resume.is_done("b", "k\n1") && !resume.is_done("b", "k2") && resume.is_done("b", "k3"));
     }
 
     #[test]
@@ -111,6 +132,12 @@ mod tests {
         std::fs::write(&path, "dear diary\n").unwrap();
         assert!(Resume::open(&path).unwrap_err().to_string().contains("is it a resume file?"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");
+        // Also without an end of line, however long it is.
+        for other in ["dear diary".to_owned(), format!("\"s3://{}", "x".repeat(1 << 20))] {
+            std::fs::write(&path, &other).unwrap();
+            assert!(Resume::open(&path).unwrap_err().to_string().contains("is it a resume file?"));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+        }
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl ReplayQueue {
 
     fn is_over(&self) -> bool {
         let state = lock(&self.state);
-        state.listed && state.messages.is_empty() || state.broken.is_some()
+        state.listed && state.messages.is_empty()
     }
 
     /// When the next message is visible.
@@ -204,6 +204,11 @@ impl MessageQueue for ReplayQueue {
     ) -> Result<Vec<ReceivedMessage>, PortError> {
         let until = Instant::now() + wait;
         loop {
+            // What is done from here on could not be written down.
+            if lock(&self.state).broken.is_some() {
+                self.stop.advance(Phase::Draining);
+                return Ok(Vec::new());
+            }
             self.list(max).await;
             let taken = self.take(max, visibility);
             if !taken.is_empty() {
@@ -259,7 +264,7 @@ impl MessageQueue for ReplayQueue {
                 let mut state = lock(&self.state);
                 state.tally.done += 1;
                 if let Err(error) = noted {
-                    state.broken = Some(error);
+                    state.broken.get_or_insert(error);
                 }
             }
             (self.told)(&key, &Outcome::Done);

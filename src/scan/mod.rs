@@ -4,6 +4,7 @@
 //! the same output. [`Ledger`] says what the daemon's table and topic would hold after them.
 
 mod ledger;
+mod room;
 mod source;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 pub use self::ledger::{Ledger, Told, ToldAlert};
+pub use self::room::{Hold, Room};
 pub use self::source::{find, give_file, is_archive};
 use crate::alert::{DetectedEvent, Source, SourceObject, detected_event};
 use crate::cloudtrail::{DecodeError, Decoder, Documents, Input, Limits, Output, Plain, Step};
@@ -59,7 +61,8 @@ pub struct Work {
 /// The bytes of a file.
 pub enum Body {
     File(PathBuf),
-    Bytes(Bytes),
+    /// In memory, as long as it has room there.
+    Bytes(Bytes, Hold),
     /// Read once, from the beginning to the end.
     Stream(Box<dyn Read + Send>),
     /// It cannot be read, because of this.
@@ -187,7 +190,7 @@ impl Reading<'_> {
         match body {
             Body::Failed(why) => Ok(FileEnd { problem: Some(why), ..FileEnd::default() }),
             Body::Stream(stream) => self.documents(stream, matcher),
-            Body::Bytes(bytes) => self.read_again(&|| Ok(io::Cursor::new(bytes.clone())), matcher),
+            Body::Bytes(bytes, _hold) => self.read_again(&|| Ok(io::Cursor::new(bytes.clone())), matcher),
             Body::File(path) => self.read_again(&|| File::open(&path), matcher),
         }
     }
@@ -204,7 +207,7 @@ impl Reading<'_> {
                 Some(DecodeError::BadJson { .. } | DecodeError::NoRecords) => {
                     // A second time from the beginning: what exceptions withheld is counted then.
                     let _again = matcher.take_suppressed();
-                    self.begun = end.records;
+                    self.begun = end.records.saturating_add(end.unreadable);
                     let second = self.documents(open()?, matcher)?;
                     if second.problem.is_none() {
                         return Ok(second);

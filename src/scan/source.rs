@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tar::Archive;
 use zip::ZipArchive;
 
-use super::{Body, Give, Work};
+use super::{Body, Give, Room, Work};
 use crate::alert::shown;
-use crate::cloudtrail::{Limits, Plain};
+use crate::cloudtrail::{DecodeError, Limits, Plain, RATIO_FREE_BYTES};
 use crate::notification::{Ignored, classify};
 
 /// How deep folders are followed: deeper than any bucket's layout, and an end for links that lead in a circle.
@@ -27,29 +28,27 @@ const ZIP: &str = ".zip";
 const TAR_MAGIC: usize = 257;
 
 /// The log files and archives in a folder and below it, in the order of their paths. What is named otherwise is left out,
-/// and so are CloudTrail's digests.
-///
-/// # Errors
-///
-/// A folder that cannot be read.
-pub fn find(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// and so are CloudTrail's digests. A folder that cannot be read is among them, so that who reads it tells why.
+#[must_use]
+pub fn find(folder: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    gather(folder, 0, &mut paths)?;
+    if gather(folder, 0, &mut paths).is_err() {
+        paths.push(folder.to_owned());
+    }
     paths.sort();
-    Ok(paths)
+    paths
 }
 
 fn gather(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> io::Result<()> {
-    let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
-    for entry in std::fs::read_dir(folder).map_err(told)? {
-        let entry = entry.map_err(told)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
         let path = entry.path();
-        // A link to a folder may lead back here; a link to a file is read.
-        if entry.file_type().map_err(told)?.is_dir() {
-            if depth < MAX_DEPTH {
-                gather(&path, depth + 1, paths)?;
+        // A link to a folder may lead back here; a link to a file is read, and one that leads nowhere is told.
+        if entry.file_type()?.is_dir() {
+            if depth >= MAX_DEPTH || gather(&path, depth + 1, paths).is_err() {
+                paths.push(path);
             }
-        } else if is_wanted(&path.to_string_lossy()) && path.is_file() {
+        } else if is_wanted(&path.to_string_lossy()) && path.metadata().map_or(true, |it| it.is_file()) {
             paths.push(path);
         }
     }
@@ -76,18 +75,23 @@ fn ends_with_any(name: &str, endings: &[&str]) -> bool {
     endings.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Gives a file, or what is in it if it is an archive.
-pub fn give_file(path: &Path, limits: Limits, give: Give<'_>) -> ControlFlow<()> {
+/// Gives a file, or what is in it if it is an archive: that is held in this room.
+pub fn give_file(path: &Path, limits: Limits, room: &Arc<Room>, give: Give<'_>) -> ControlFlow<()> {
     let name = path.display().to_string();
     let failed = |error: io::Error| Work { name: name.clone(), object: None, body: Body::Failed(error.to_string()) };
-    let kind = match File::open(path).and_then(|mut file| kind(&mut file, &name, limits)) {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return give(failed(error)),
+    };
+    let kind = match kind(&file, &name, limits) {
         Ok(kind) => kind,
         Err(error) => return give(failed(error)),
     };
     let given = match kind {
+        Kind::Pipe => return give(Work { name, object: None, body: Body::Stream(Box::new(file)) }),
         Kind::Log => return give(Work { name, object: None, body: Body::File(path.to_owned()) }),
-        Kind::Tar => File::open(path).map(|file| give_tar(&name, file, limits, give)),
-        Kind::Zip => File::open(path).map(|file| give_zip(&name, file, limits, give)),
+        Kind::Tar => File::open(path).map(|file| give_tar(&name, file, limits, room, give)),
+        Kind::Zip => File::open(path).map(|file| give_zip(&name, file, limits, room, give)),
     };
     match given {
         Ok(Ok(given)) => given,
@@ -97,14 +101,20 @@ pub fn give_file(path: &Path, limits: Limits, give: Give<'_>) -> ControlFlow<()>
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Or a device: what is read from it is gone.
+    Pipe,
     Log,
     Tar,
     Zip,
 }
 
-fn kind(file: &mut File, name: &str, limits: Limits) -> io::Result<Kind> {
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::other("it is a folder inside of a list of files"));
+fn kind(mut file: &File, name: &str, limits: Limits) -> io::Result<Kind> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::other(format!("a folder that cannot be listed, or lies more than {MAX_DEPTH} deep")));
+    }
+    if !metadata.is_file() {
+        return Ok(Kind::Pipe);
     }
     let mut head = Vec::new();
     file.by_ref().take(4).read_to_end(&mut head)?;
@@ -122,15 +132,16 @@ fn kind(file: &mut File, name: &str, limits: Limits) -> io::Result<Kind> {
     Ok(if is_tar { Kind::Tar } else { Kind::Log })
 }
 
-fn give_tar(name: &str, file: File, limits: Limits, give: Give<'_>) -> io::Result<ControlFlow<()>> {
+fn give_tar(name: &str, file: File, limits: Limits, room: &Arc<Room>, give: Give<'_>) -> io::Result<ControlFlow<()>> {
     // A year of logs compresses as it likes.
     let mut archive = Archive::new(Plain::new(file, Limits { max_ratio: u64::MAX, ..limits }));
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.to_string_lossy().into_owned();
-        if entry.header().entry_type().is_file() && is_log(&path) {
+        let kind = entry.header().entry_type();
+        if (kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()) && is_log(&path) {
             let size = entry.size();
-            let work = held(name, &path, size, limits, &mut entry);
+            let work = held(name, &path, size, limits, room, &mut entry);
             if give(work).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -139,14 +150,20 @@ fn give_tar(name: &str, file: File, limits: Limits, give: Give<'_>) -> io::Resul
     Ok(ControlFlow::Continue(()))
 }
 
-fn give_zip(name: &str, file: File, limits: Limits, give: Give<'_>) -> io::Result<ControlFlow<()>> {
+fn give_zip(name: &str, file: File, limits: Limits, room: &Arc<Room>, give: Give<'_>) -> io::Result<ControlFlow<()>> {
     let mut archive = ZipArchive::new(file)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
         let path = entry.name().to_owned();
         if entry.is_file() && is_log(&path) {
             let size = entry.size();
-            let work = held(name, &path, size, limits, &mut entry);
+            let most = entry.compressed_size().saturating_mul(limits.max_ratio).max(RATIO_FREE_BYTES);
+            let work = if size > most {
+                let why = DecodeError::RatioTooHigh { limit: limits.max_ratio }.to_string();
+                Work { name: within(name, &path), object: None, body: Body::Failed(why) }
+            } else {
+                held(name, &path, size, limits, room, &mut entry)
+            };
             if give(work).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -156,16 +173,26 @@ fn give_zip(name: &str, file: File, limits: Limits, give: Give<'_>) -> io::Resul
 }
 
 /// A file in an archive, read into memory.
-fn held(archive: &str, path: &str, size: u64, limits: Limits, entry: &mut impl Read) -> Work {
+fn held(archive: &str, path: &str, size: u64, limits: Limits, room: &Arc<Room>, entry: &mut impl Read) -> Work {
     let limit = limits.max_compressed_bytes;
     let mut bytes = Vec::new();
     let body = if size > limit {
         Body::Failed(format!("more than {limit} bytes in an archive (source.max_compressed_bytes); take it out first"))
     } else {
-        match entry.take(limit).read_to_end(&mut bytes) {
-            Ok(_) => Body::Bytes(Bytes::from(bytes)),
+        let hold = room.take(size);
+        // One byte more than it should have shows that it has more.
+        match entry.take(size.saturating_add(1)).read_to_end(&mut bytes) {
+            Ok(read) if read as u64 > size => {
+                Body::Failed(format!("more than the {size} bytes that the archive tells"))
+            }
+            Ok(_) => Body::Bytes(Bytes::from(bytes), hold),
             Err(error) => Body::Failed(error.to_string()),
         }
     };
-    Work { name: format!("{archive}!{}", shown(path, 1024)), object: None, body }
+    Work { name: within(archive, path), object: None, body }
+}
+
+/// The name of a file in an archive.
+fn within(archive: &str, path: &str) -> String {
+    format!("{archive}!{}", shown(path, 1024))
 }

@@ -154,7 +154,10 @@ async fn what_may_have_expired_is_not_alerted_unless_asked() {
     let short =
         |arguments: &[&str]| past.command(arguments).env("TRAILHOUND_STORE__RETENTION_DAYS", "1").output().unwrap();
     let output = short(&[]);
-    assert!(stdout(&output).contains("2 more are older than 1 days"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("2 of them are older than 1 days"), "{}", stdout(&output));
+    let line: Value = stdout(&short(&["--format", "jsonl"])).lines().last().map(serde_json::from_str).unwrap().unwrap();
+    // A queue costs what is sent to it.
+    assert_eq!((&line["objects"], &line["too_old"], &line["sqs_usd"]), (&2.into(), &2.into(), &0.0.into()));
     let output = short(&["--to-queue"]);
     assert_eq!((code(&output), past.account.left()), (0, 0));
     assert!(stderr(&output).contains("2 left out as older than the retention"), "{}", stderr(&output));
@@ -236,6 +239,44 @@ async fn interrupted_it_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_rate_is_kept_and_interrupted_at_once() {
+    let past = Past::new(30).await;
+    let began = tokio::time::Instant::now();
+    let mut child = past.command(&["--to-queue", "--rate", "1"]).stderr(Stdio::null()).spawn().unwrap();
+    until("one is sent", async || past.account.left() > 0).await;
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let interrupted = tokio::time::Instant::now();
+    until("it has ended", async || child.try_wait().unwrap().is_some()).await;
+    assert!(interrupted.elapsed().as_secs() < 5, "{:?}", interrupted.elapsed());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(past.account.left() as u64 <= began.elapsed().as_secs() + 1, "{}", past.account.left());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_file_that_cannot_be_written_ends_it_at_once() {
+    let past = Past::new(60).await;
+    let resume = past.resume_arguments();
+    let arguments: Vec<&str> = ["--in-place"].into_iter().chain(resume.iter().map(String::as_str)).collect();
+    let whole = past.command(&arguments);
+    // Files may have one block, as on a disk that is full.
+    let mut small = Command::new("bash");
+    small.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\""]).arg(whole.get_program()).args(whole.get_args());
+    small.envs(whole.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = small.env("TRAILHOUND_PIPELINE__CONCURRENCY", "2").output().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("cannot write the resume file: "), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("60 objects done"), "{}", stderr(&output));
+    // What it could write is read again, as often as it takes.
+    for left in [true, false] {
+        let output = past.run(&arguments);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(!stderr(&output).contains("0 objects done"), left, "{}", stderr(&output));
+    }
+    let alerts = past.alerts();
+    assert_eq!(distinct(&alerts).len(), alerts.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_arguments_are_told() {
     let past = Past::new(0).await;
     for arguments in [
@@ -245,6 +286,7 @@ async fn wrong_arguments_are_told() {
         vec!["--in-place", "--no-alert", "--alert-old"],
         vec!["--in-place", "--rate", "5"],
         vec!["--to-queue", "--rate", "0"],
+        vec!["--from", "2026-05-02", "--to", "2026-05-01"],
     ] {
         assert_eq!(code(&past.run(&arguments)), 64, "{arguments:?}");
     }

@@ -142,6 +142,17 @@ async fn it_finds_and_alerts_what_the_daemon_does() {
     assert_eq!(ids(&there), ids(&found));
     assert_eq!(alerts(&there), told);
     assert_eq!(there[0]["file"], format!("{bucket}/{}", log_key("trail-a", 0)));
+    // A place with nothing in it is no proof of anything.
+    let output = logs
+        .command(&[&format!("{bucket}/trail-q/")])
+        .env("AWS_ENDPOINT_URL", account.emulator.endpoint())
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no log file of CloudTrail is there"), "{}", stderr(&output));
 }
 
 #[test]
@@ -242,6 +253,9 @@ fn filters_leave_what_they_name() {
     let output = logs.scan(&path, &["--rule", "no-such-rule"]);
     assert_eq!(code(&output), 64);
     assert!(stderr(&output).contains("--rule no-such-rule: the rule file has no such rule"));
+    let output = logs.scan(&path, &["--from", "2026-05-02", "--to", "2026-05-02"]);
+    assert_eq!(code(&output), 64);
+    assert!(stderr(&output).contains("--from is not before --to"), "{}", stderr(&output));
     for arguments in [["--from", "yesterday"], ["--severity", "BAD"], ["--format", "xml"]] {
         assert_eq!(code(&logs.scan(&path, &arguments)), 64, "{arguments:?}");
     }
@@ -327,6 +341,70 @@ fn what_cannot_be_read_is_told_and_stops_nothing() {
 }
 
 #[test]
+fn what_a_folder_holds_and_cannot_be_read_is_told() {
+    let logs = Logs::new();
+    logs.write("good.json.gz", log_object(&[1]));
+    std::os::unix::fs::symlink("/nowhere/log.json", logs.all().join("dangling.json")).unwrap();
+    let deep = "d/".repeat(40) + "log.json.gz";
+    logs.write(&deep, log_object(&[2]));
+    let output = logs.scan(logs.all(), &["--format", "jsonl"]);
+    assert_eq!((code(&output), ids(&lines(&output))), (1, vec![&*event_id(1)]));
+    let told = stderr(&output);
+    assert!(told.contains("dangling.json: No such file"), "{told}");
+    assert!(told.contains("lies more than 32 deep"), "{told}");
+    assert!(told.ends_with("2 files could not be read whole\n"), "{told}");
+}
+
+#[test]
+fn a_pipe_is_read_where_a_file_is_named() {
+    let logs = Logs::new();
+    let path = logs.folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writing = std::thread::spawn({
+        let path = path.clone();
+        move || std::fs::write(path, log_object(&[1, 2])).unwrap()
+    });
+    assert_eq!(ids(&logs.lines(&path, &[])), [event_id(1), event_id(2)]);
+    writing.join().unwrap();
+}
+
+#[test]
+fn a_record_is_told_once_where_logs_follow_one_another() {
+    let logs = Logs::new();
+    let text = format!("{{\"Records\":[7,{}]}}{{\"Records\":[{}]}}", record(1), record(2));
+    let path = logs.write("two.json", text);
+    let output = logs.scan(&path, &["--format", "jsonl"]);
+    assert_eq!((code(&output), ids(&lines(&output))), (1, vec![&*event_id(1), &event_id(2)]));
+}
+
+#[test]
+fn a_file_in_a_zip_that_grows_too_much_is_told_and_not_held() {
+    let logs = Logs::new();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in [("bomb.json", vec![b' '; 8 << 20]), ("log.json.gz", log_object(&[1]))] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&bytes).unwrap();
+    }
+    let path = logs.write("all.zip", zip.finish().unwrap().into_inner());
+    let output = logs.scan(&path, &["--format", "jsonl"]);
+    assert_eq!((code(&output), ids(&lines(&output))), (1, vec![&*event_id(1)]));
+    let told = stderr(&output);
+    assert!(told.contains("all.zip!bomb.json: decompresses by more than 200 to 1"), "{told}");
+}
+
+#[test]
+fn a_sparse_file_in_an_archive_is_read() {
+    let logs = Logs::new();
+    let log = logs.write("log.json", json!({ "Records": [record(1)] }).to_string() + &" ".repeat(4096));
+    let hole = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+    hole.set_len(1 << 20).unwrap();
+    let tar = logs.folder.path().join("all.tar");
+    let done = Command::new("tar").arg("-Scf").arg(&tar).arg("-C").arg(logs.all()).arg("log.json").status().unwrap();
+    assert!(done.success());
+    assert_eq!(ids(&logs.lines(&tar, &[])), [event_id(1)]);
+}
+
+#[test]
 fn people_see_one_line_for_each_match_without_what_is_hidden() {
     let logs = Logs::new();
     let mut hostile = record(1);
@@ -354,7 +432,12 @@ async fn it_ends_when_it_is_interrupted_or_nobody_reads() {
     // The pipe stays open: it would wait for more for ever.
     let mut input = child.stdin.take().unwrap();
     let lines = format!("{}\n", record(1)).repeat(2_000);
-    input.write_all(lines.as_bytes()).unwrap();
+    // On a thread: the scan reads no further while nobody reads what it prints.
+    let writing = std::thread::spawn(move || {
+        // It may end before it has read everything.
+        let _written = input.write_all(lines.as_bytes());
+        input
+    });
     let mut first = String::new();
     let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut output, &mut first).unwrap();
@@ -364,7 +447,7 @@ async fn it_ends_when_it_is_interrupted_or_nobody_reads() {
     until("the scan has ended", async || child.try_wait().unwrap().is_some()).await;
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
-    drop(input);
+    drop(writing.join().unwrap());
 
     let path = logs.write("many.jsonl", format!("{}\n", record(1)).repeat(20_000));
     let mut child =
