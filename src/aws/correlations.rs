@@ -11,7 +11,7 @@ use crate::claim::{Claim, Mark};
 use crate::ports::PortError;
 use crate::tracker::{
     Correlated, Count, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, Entry, Membership, Sighting, Span,
-    TrackerId, TrackerState, decide_crossing, whole,
+    TrackerId, TrackerState, decide_crossing, elsewhere, room_for_one, whole,
 };
 
 const QUERY: Operation = Operation { name: "dynamodb:Query", action: "dynamodb:Query", ..GET };
@@ -72,29 +72,27 @@ impl DynamoDb {
                     return Ok(Some(Crossed::Clear));
                 }
                 CrossDecision::Held(claim) => return Ok(Some(Crossed::Held(claim))),
-                CrossDecision::Claimed(claim) => return Ok(Some(claimed(id, &claim, state))),
+                CrossDecision::Claimed(claim) => return self.crossing(id, &claim, known).await,
                 CrossDecision::Write(claim, span) => {
                     let is_taken_over = state.claim.as_ref().is_some_and(|before| before.alert == claim.alert);
                     let mut writing = head_of(&state, correlated, there, head_claim.as_deref(), state.quiet)?;
                     writing.set("#claim", "Claim", ":claim", claim_text(&claim)?);
-                    let span = span.into_iter().map(|span| AttributeValue::S(span.text())).collect();
-                    writing.set("#pending", "Pending", ":pending", AttributeValue::L(span));
-                    return Ok(match self.update_tracker(&head, writing).await? {
-                        Updated::Done(Some(now)) => {
-                            if is_taken_over {
-                                self.meter.metrics.claims_taken_over.inc();
-                            }
-                            known.insert(head, now.state);
-                            let state = whole(id, |id| known.get(id).cloned());
-                            state.map(|state| claimed(id, &claim, state))
-                        }
-                        _ => None,
-                    });
+                    writing.set("#pending", "Pending", ":pending", texts(span.as_slice()));
+                    // Marking it adds one.
+                    let room = room_for_one(&correlated.told);
+                    if room.len() < correlated.told.len() {
+                        writing.set("#told", "Told", ":told", texts(&room));
+                    }
+                    let Updated::Done(Some(now)) = self.update_tracker(&head, writing).await? else { return Ok(None) };
+                    if is_taken_over {
+                        self.meter.metrics.claims_taken_over.inc();
+                    }
+                    known.insert(head, now.state);
+                    return self.crossing(id, &claim, known).await;
                 }
                 CrossDecision::Remember(told) => {
                     let mut writing = head_of(&state, correlated, there, head_claim.as_deref(), state.step())?;
-                    let told = told.into_iter().map(|span| AttributeValue::S(span.text())).collect();
-                    writing.set("#told", "Told", ":told", AttributeValue::L(told));
+                    writing.set("#told", "Told", ":told", texts(&told));
                     let Updated::Done(Some(now)) = self.update_tracker(&head, writing).await? else { return Ok(None) };
                     head_claim = now.claim;
                     known.insert(head.clone(), now.state);
@@ -109,6 +107,20 @@ impl DynamoDb {
         }
     }
 
+    /// What is claimed, with the events of it as they are known now; `None` where the bucket has gone.
+    async fn crossing(&self, id: &TrackerId, claim: &Claim, known: &mut Known) -> Result<Option<Crossed>, PortError> {
+        let Some(mut state) = whole(id, |id| known.get(id).cloned()) else { return Ok(None) };
+        let step = state.step();
+        if let Some(there) = elsewhere(id, &state)
+            && let Some(buckets) = self.read_buckets(&there).await?
+        {
+            known.extend(buckets);
+            state = whole(&there, |id| known.get(id).cloned()).unwrap_or(state);
+        }
+        let tracker = id.clone();
+        Ok(Some(Crossed::Claimed(Box::new(Crossing { tracker, step, claim: claim.clone(), state, previous: None }))))
+    }
+
     /// See [`crate::ports::AlertStore::mark_step`]. Whether more is due is left to the next look.
     pub(super) async fn mark_correlation(&self, id: &TrackerId, step: u64, mark: &Mark) -> Result<bool, PortError> {
         let mut marking = Expression {
@@ -116,17 +128,16 @@ impl DynamoDb {
             condition: "(attribute_not_exists(#quiet) OR #quiet < :quiet) AND attribute_exists(#pending)".to_owned(),
             ..Expression::default()
         };
-        for (placeholder, name) in
-            [("#told", "Told"), ("#pending", "Pending"), ("#quiet", "Quiet"), ("#alerts", "AlertIds")]
-        {
+        for (placeholder, name) in [("#told", "Told"), ("#pending", "Pending"), ("#quiet", "Quiet")] {
             marking.name(placeholder, name);
         }
         marking.value(":none", AttributeValue::L(Vec::new()));
         marking.value(":quiet", number(step));
         marking.set("#at", "AlertedAt", ":at", AttributeValue::S(rfc3339(mark.alerted_at)?));
         marking.set("#message", "SnsMessageId", ":message", AttributeValue::S(mark.sns_message_id.clone()));
-        marking.update.push_str(" ADD #alerts :alert");
-        marking.value(":alert", AttributeValue::Ss(vec![mark.alert.alert_id.clone()]));
+        // The last one: a key has steps without end.
+        let alert = AttributeValue::Ss(vec![mark.alert.alert_id.clone()]);
+        marking.set("#alerts", "AlertIds", ":alert", alert);
         let (Updated::Done(now) | Updated::Conflict(now)) = self.update_tracker(&id.steps(), marking).await?;
         if let Some(now) = now {
             self.memory.told(id, &now.state);
@@ -244,9 +255,8 @@ fn head_of(
     Ok(writing)
 }
 
-fn claimed(id: &TrackerId, claim: &Claim, state: TrackerState) -> Crossed {
-    let step = state.step();
-    Crossed::Claimed(Box::new(Crossing { tracker: id.clone(), step, claim: claim.clone(), state, previous: None }))
+fn texts(spans: &[Span]) -> AttributeValue {
+    AttributeValue::L(spans.iter().map(|span| AttributeValue::S(span.text())).collect())
 }
 
 /// Adds an event to a bucket.

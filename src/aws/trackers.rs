@@ -352,14 +352,12 @@ impl Reasons {
     }
 }
 
-/// When a tracker may go: with its events, but not while its neighbours count.
+/// When a tracker may go: with its events, but not before its bucket ends, and of a correlation not while its neighbours
+/// count.
 fn expiry(item: &StoredItem, member: &Membership) -> i64 {
-    let windows = i64::try_from(member.window.saturating_mul(3)).unwrap_or(i64::MAX);
-    let needed = match member.sighting {
-        Some(_) => item.detected_at.unix_timestamp().saturating_add(windows),
-        None => 0,
-    };
-    item.expires_at.unix_timestamp().max(needed)
+    let windows = if member.sighting.is_some() { 3 } else { 1 };
+    let needed = i64::try_from(member.window.saturating_mul(windows)).unwrap_or(i64::MAX);
+    item.expires_at.unix_timestamp().max(item.detected_at.unix_timestamp().saturating_add(needed))
 }
 
 pub(super) fn number(number: u64) -> AttributeValue {

@@ -31,6 +31,9 @@ pub struct Threshold {
 pub struct Sequence {
     /// How many events each step takes; which events these are, the compiled rule says.
     pub steps: Vec<u32>,
+    /// Digits of a hash of what the steps ask for: events that met other steps are not counted with these.
+    #[serde(default)]
+    pub asks: String,
     pub window: String,
     pub by: Vec<String>,
     #[serde(flatten)]

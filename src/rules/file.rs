@@ -449,7 +449,7 @@ impl<'a> Rules<'a> {
         let (mut by, mut window) = (None, None);
         for (here, member) in &members {
             match &*member.key {
-                "by" => by = self.reader.texts(here, member.value),
+                "by" => by = self.key_paths(here, member.value),
                 "window" => window = self.window(here, member.value),
                 key => self.reader.error(here, unknown(key, ["by", "window"])),
             }
@@ -811,6 +811,38 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_are_too_long_or_have_one_value_are_refused() {
+        let wrong = |with: serde_json::Value| {
+            let mut rule = serde_json::json!({ "id": "r", "severity": "LOW", "eventName": "A" });
+            rule.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            RuleSet::parse(&serde_json::json!([rule]).to_string()).unwrap_err().to_string()
+        };
+        let by: Vec<_> = (0..17).map(|number| format!("p{number}")).collect();
+        for with in [
+            serde_json::json!({ "group": { "by": by, "window": "1h" } }),
+            serde_json::json!({ "threshold": { "count": 2, "by": by, "window": "1h" } }),
+            serde_json::json!({ "first_seen": { "by": by, "within": "1d" } }),
+            serde_json::json!({ "sequence": [{ "eventName": "A" }, { "eventName": "A" }], "by": by, "window": "1h" }),
+        ] {
+            assert!(wrong(with).contains("17 paths; at most 16 make a key"));
+        }
+        let one = serde_json::json!({ "threshold": { "count": 2, "by": ["a", "b"], "window": "1h", "distinct": "b" } });
+        assert!(wrong(one).contains("all events of a key have one value at this path: never reached"));
+    }
+
+    /// Events that met the steps as they were mean something else now.
+    #[test]
+    fn a_sequence_with_other_steps_is_another_one() {
+        let correlation = |first: &str, second: &str| {
+            let rule = serde_json::json!({ "id": "s", "severity": "LOW", "eventSource": "x", "window": "1h", "by": ["a"],
+                "sequence": [{ "eventName": first }, { "eventName": second }] });
+            RuleSet::parse(&serde_json::json!([rule]).to_string()).unwrap().find("s").unwrap().correlation.clone()
+        };
+        assert_eq!(correlation("A", "B"), correlation("A", "B"));
+        assert_ne!(correlation("A", "B"), correlation("B", "A"));
+    }
+
+    #[test]
     fn correlations_are_read_with_their_limits() {
         let text = r#"[
           { "id": "t", "severity": "LOW", "eventName": "A",
@@ -825,8 +857,10 @@ mod tests {
             told("t")["threshold"],
             serde_json::json!({ "count": 5, "window": "15m", "by": ["a"], "distinct": "b", "max_keys": 100_000, "max_events": 7 })
         );
+        let mut sequence = told("s")["sequence"].clone();
+        assert_eq!(sequence.as_object_mut().unwrap().remove("asks").unwrap().as_str().unwrap().len(), 16);
         assert_eq!(
-            told("s")["sequence"],
+            sequence,
             serde_json::json!({ "steps": [5, 1], "window": "1h", "by": ["a"], "max_keys": 3, "max_events": 1000 })
         );
         assert_eq!(told("f")["first_seen"]["within"], "30d");

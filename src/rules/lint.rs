@@ -361,6 +361,16 @@ impl Lint<'_, '_> {
                 );
                 self.reader.error(&condition.place, Complaint::new(message, "ask in one place"));
             }
+            // The alternatives of a sequence are its steps, and all of them must be met.
+            let steps = pattern.written.ors.last().filter(|_| !body.steps.is_empty());
+            let fields = steps.iter().flat_map(|steps| &steps.branches).flat_map(|step| &step.fields);
+            for field in fields.filter(|field| field.path == condition.field.path() && !can_meet(&any_of, field)) {
+                let message = format!(
+                    "the step asks {:?} for other values than the rule does: no event is ever this step",
+                    condition.field.path()
+                );
+                self.reader.error(&field.place, Complaint::new(message, "name in the rule what any step asks for"));
+            }
         }
     }
 
@@ -600,6 +610,20 @@ mod tests {
         error pattern.source: "source" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         error pattern.detail.eventName: "detail" belongs to EventBridge's envelope: no record has it; write the fields that stand under "detail", or run `trailhound rules import --from eventbridge`
         "#);
+    }
+
+    #[test]
+    fn a_step_that_the_rule_excludes_is_an_error() {
+        let sequence = |rule: &str, first: &str| {
+            told(
+                json!({ "eventSource": "iam.amazonaws.com", "eventName": rule, "by": ["userIdentity.arn"], "window": "1h",
+                "sequence": [{ "eventName": first }, { "errorCode": "AccessDenied" }] }),
+            )
+        };
+        assert!(!sequence("CreateUser", "CreateUser").contains("error sequence"));
+        assert!(!sequence("*User", "CreateUser").contains("error sequence"));
+        let wrong = "error sequence[0].eventName: the step asks \"eventName\" for other values than the rule does: no event is ever this step";
+        assert!(sequence("CreateUser", "DeleteUser").contains(wrong));
     }
 
     #[test]

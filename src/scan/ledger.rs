@@ -14,7 +14,7 @@ use crate::noise::{Noise, noise};
 use crate::rules::{RuleInfo, RuleSet, Severity, Suppressed, ids};
 use crate::tracker::{
     Correlated, Count, CountKind, CrossAttempt, CrossDecision, TrackerId, TrackerKind, TrackerState, decide_crossing,
-    quiet_after, whole,
+    quiet_after, room_for_one, whole,
 };
 
 /// Nobody else claims anything here.
@@ -170,6 +170,7 @@ impl Ledger {
                         None => steps.quiet = steps.quiet.max(quiet_after(step)),
                         Some(correlated) => {
                             steps.quiet = step;
+                            correlated.told = room_for_one(&correlated.told);
                             correlated.told.extend(span);
                         }
                     }

@@ -85,7 +85,10 @@ impl Span {
 #[must_use]
 pub fn episodes(correlation: &Correlation, entries: &BTreeSet<Entry>) -> Vec<Span> {
     let window = i64::try_from(correlation.seconds()).unwrap_or(i64::MAX);
-    let entries: Vec<&Entry> = entries.iter().collect();
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    // Events of one second are as if in the order of the steps: what can be an earlier step comes first, and of these what
+    // can be nothing else.
+    entries.sort_by_key(|entry| (entry.at, entry.steps.trailing_zeros(), entry.steps));
     let mut spans = match correlation {
         Correlation::Threshold(Threshold { count, distinct: None, .. }) => counted(&entries, *count),
         Correlation::Threshold(Threshold { count, distinct: Some(_), .. }) => distinct(&entries, *count, window),
@@ -174,12 +177,35 @@ pub(super) fn joined(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
-/// What is told once this episode is, too.
+/// What is told once this episode is, too. It stays, also where it is the earliest: else it would be due for ever.
 pub(super) fn told_with(told: &[Span], episode: Span) -> Vec<Span> {
-    let mut all = joined(told.iter().copied().chain([episode]).collect());
-    let beyond = all.len().saturating_sub(MAX_TOLD);
-    all.drain(..beyond);
+    let (new, others): (Vec<_>, Vec<_>) =
+        joined(told.iter().copied().chain([episode]).collect()).into_iter().partition(|span| span.meets(episode));
+    let mut all = room_for_one(&others);
+    all.extend(new);
+    all.sort_unstable();
     all
+}
+
+/// What stays remembered as told where one more is to be. An item holds 400 KB, and keys may go on for years.
+#[must_use]
+pub fn room_for_one(told: &[Span]) -> Vec<Span> {
+    let mut all = told.to_vec();
+    all.sort_unstable();
+    all.drain(..all.len().saturating_sub(MAX_TOLD.saturating_sub(1)));
+    all
+}
+
+/// Whether an event at this time belongs to what was told and makes none of it longer, whatever else is there. A window
+/// that it completes may reach beyond what was told, and then joins what lies there.
+pub(super) fn is_within(correlation: &Correlation, told: &[Span], at: i64) -> bool {
+    let reach = match correlation {
+        // Each day is an episode by itself.
+        Correlation::FirstSeen(_) => 0,
+        _ => i64::try_from(correlation.seconds()).unwrap_or(i64::MAX).saturating_sub(1),
+    };
+    let (from, to) = (at.saturating_sub(reach), at.saturating_add(reach));
+    told.iter().any(|told| told.holds(from) && told.holds(to))
 }
 
 /// What is due in a bucket.
@@ -197,14 +223,17 @@ pub(super) enum Due {
 pub(super) fn due(correlation: &Correlation, entries: &BTreeSet<Entry>, told: &[Span], bucket: Span) -> Due {
     let mut remember = None;
     for episode in episodes(correlation, entries) {
-        let mut here = entries.iter().filter(|entry| bucket.holds(entry.at) && episode.holds(entry.at));
-        let Some(first) = here.next() else { continue };
-        let last = here.next_back().unwrap_or(first);
+        if !entries.iter().any(|entry| bucket.holds(entry.at) && episode.holds(entry.at)) {
+            continue;
+        }
+        let mut all = entries.iter().filter(|entry| episode.holds(entry.at));
+        let Some(first) = all.next() else { continue };
+        let last = all.next_back().unwrap_or(first);
         if !told.iter().any(|told| told.meets(episode)) {
             return Due::Tell(episode);
         }
         // How this episode hangs together with one that was told may lie beyond the neighbours of who comes later: all of it
-        // that is in this bucket must be known as told.
+        // must be known as told, in the neighbours too.
         let needed = Span { from: first.at, to: last.at };
         if !told.iter().any(|told| told.holds(needed.from) && told.holds(needed.to)) {
             remember.get_or_insert(episode);
@@ -234,6 +263,7 @@ mod tests {
         let by = vec!["sourceIPAddress".to_owned()];
         Correlation::Sequence(Sequence {
             steps: steps.to_vec(),
+            asks: String::new(),
             window: window.to_owned(),
             by,
             limits: Limits::default(),
@@ -327,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn events_of_one_second_come_in_the_order_of_the_steps() {
+        let all = |steps: &[u8]| of(&steps.iter().map(|steps| (5, *steps, None)).collect::<Vec<_>>());
+        let (first, second) = (1, 2);
+        for one_second in [[first, second], [first, first | second], [first | second, second]] {
+            assert_eq!(episodes(&sequence(&[1, 1], "60s"), &all(&one_second)), spans(&[(5, 5)]), "{one_second:?}");
+        }
+    }
+
+    #[test]
     fn who_was_seen_is_known_for_so_long() {
         let days = |all: &[i64]| at(&all.iter().map(|day| day * DAY).collect::<Vec<_>>());
         let within = first_seen("3d");
@@ -341,7 +380,8 @@ mod tests {
         let entries = at(&[1, 5, 12, 19, 25]);
         assert_eq!(due(&two, &entries, &[], bucket(1)), Due::Tell(Span { from: 1, to: 25 }));
         let told = spans(&[(1, 5)]);
-        assert_eq!(due(&two, &entries, &told, bucket(0)), Due::Nothing);
+        assert_eq!(due(&two, &at(&[1, 5, 40]), &told, bucket(0)), Due::Nothing);
+        assert_eq!(due(&two, &entries, &told, bucket(0)), Due::Remember(Span { from: 1, to: 25 }));
         assert_eq!(due(&two, &entries, &told, bucket(1)), Due::Remember(Span { from: 1, to: 25 }));
         let told = told_with(&told, Span { from: 1, to: 25 });
         assert_eq!(told, spans(&[(1, 25)]));
@@ -362,6 +402,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_was_just_told_is_remembered_however_old_it_is() {
+        let mut told: Vec<_> = (1..=200).map(|number| Span { from: number * 100, to: number * 100 + 1 }).collect();
+        told = told_with(&told, Span { from: 0, to: 1 });
+        assert_eq!((told.len(), told.first()), (200, Some(&Span { from: 0, to: 1 })));
+        told.push(Span { from: 90_000, to: 90_001 });
+        told = room_for_one(&told);
+        assert_eq!((told.len(), told.first()), (199, Some(&Span { from: 300, to: 301 })));
+    }
+
     /// Tells what is due once an event came at `at`, to a rule with ten seconds: only the bucket and its neighbours are
     /// looked at. Gives what was told.
     fn tell(rule: &Correlation, known: &BTreeSet<Entry>, told: &mut Vec<Span>, at: i64) -> Vec<Span> {
@@ -369,6 +419,10 @@ mod tests {
         let near = known.iter().filter(|it| it.at >= bucket.from - 10 && it.at <= bucket.to + 10);
         let near: BTreeSet<Entry> = near.cloned().collect();
         let mut tellings = Vec::new();
+        if is_within(rule, told, at) {
+            // It is settled as it is counted.
+            return tellings;
+        }
         loop {
             match due(rule, &near, told, bucket) {
                 Due::Nothing => return tellings,
@@ -431,6 +485,33 @@ mod tests {
             }
             for told in &tellings {
                 prop_assert!(last.iter().any(|episode| episode.meets(*told)), "{told:?} was told for nothing");
+            }
+        }
+
+        /// Whatever the order in which events come, what is told belongs to no episode that was told before, wherever that was.
+        #[test]
+        fn what_was_told_is_not_told_again(
+            events in prop::collection::vec((0_i64..150, 1_u8..4), 1..40), count in 2_u32..4, kind in 0..3,
+        ) {
+            let rule = match kind {
+                0 => threshold(count, "10s", None),
+                1 => threshold(count, "10s", Some("eventName")),
+                _ => sequence(&[count - 1, 1], "10s"),
+            };
+            let (mut told, mut tellings, mut known) = (Vec::new(), Vec::<Span>::new(), BTreeSet::new());
+            for (id, (at, steps)) in (0_u32..).zip(&events) {
+                known.insert(Entry { at: *at, steps: *steps, id: format!("{id:04}"), value: Some(format!("{}", at % 7)) });
+                for span in tell(&rule, &known, &mut told, *at) {
+                    let all = episodes(&rule, &known);
+                    let whole = all.iter().find(|episode| episode.meets(span)).copied();
+                    prop_assert!(whole.is_some(), "{span:?} is no episode");
+                    let again = tellings.iter().find(|before| whole.is_some_and(|whole| whole.meets(**before)));
+                    prop_assert!(again.is_none(), "{span:?} is of {whole:?}, which {again:?} told");
+                    tellings.push(span);
+                }
+            }
+            for episode in episodes(&rule, &known) {
+                prop_assert!(tellings.iter().any(|told| told.meets(episode)), "{episode:?} was not told");
             }
         }
 

@@ -27,8 +27,8 @@ use sha2::{Digest, Sha256};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-use self::episodes::{DAY, Due, due, told_with};
-pub use self::episodes::{Entry, Span, episodes};
+use self::episodes::{DAY, Due, due, is_within, told_with};
+pub use self::episodes::{Entry, Span, episodes, room_for_one};
 use crate::alert::{EventKey, hex, shown};
 use crate::claim::{Claim, ClaimToken, ClaimedAlert};
 use crate::rules::{Correlation, Group, Severity, Threshold, value_at};
@@ -455,8 +455,8 @@ impl Count {
             let limits = sighting.correlation.limits();
             let is_full = |state: &TrackerState, limit: u32| state.count >= u64::from(limit);
             let told = |state: &TrackerState| {
-                let told = state.correlated.iter().flat_map(|correlated| &correlated.told);
-                told.into_iter().any(|told| told.holds(sighting.entry.at))
+                let mut there = state.correlated.iter();
+                there.any(|there| is_within(&sighting.correlation, &there.told, sighting.entry.at))
             };
             count.kind = match state {
                 None if trackers.get(&sighting.keys).is_some_and(|keys| is_full(keys, limits.max_keys)) => {
@@ -548,6 +548,25 @@ pub fn whole(id: &TrackerId, of: impl Fn(&TrackerId) -> Option<TrackerState>) ->
     }
     correlated.since = of(&correlated.since_at()).and_then(|state| state.correlated?.since);
     Some(state)
+}
+
+/// Of a correlation: the bucket at which to look for what is claimed, where that is not this one. Who takes a claim over may
+/// have come for another bucket of the key.
+#[must_use]
+pub fn elsewhere(id: &TrackerId, state: &TrackerState) -> Option<TrackerId> {
+    let correlated = state.correlated.as_ref()?;
+    let pending = correlated.pending?;
+    let [before, _, after] = id.neighbours(state.window).map(|id| id.span(state.window));
+    let (at, to) = match correlated.correlation {
+        // What was seen is known for longer than there are events of it.
+        Correlation::FirstSeen(_) => (pending.from, pending.from),
+        _ => (pending.from.midpoint(pending.to), pending.to),
+    };
+    if before.from <= pending.from && to <= after.to {
+        return None;
+    }
+    let length = signed(state.window).max(1);
+    Some(TrackerId { from: rfc3339(at.div_euclid(length).saturating_mul(length)), ..id.clone() })
 }
 
 /// What the caller of [`crate::ports::AlertStore::cross`] brings.

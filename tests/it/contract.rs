@@ -579,6 +579,73 @@ async fn correlation_contract(store: &Arc<dyn AlertStore>) {
     }
 
     first_seen_contract(store).await;
+    taken_over_elsewhere_contract(store).await;
+}
+
+/// Whoever comes for one bucket of a key and takes over a claim on another tells what was claimed.
+async fn taken_over_elsewhere_contract(store: &Arc<dyn AlertStore>) {
+    let three = threshold(3, Limits::default());
+    let come = async |number: u32, minute: i64| {
+        let at = datetime!(2026-05-03 00:00 UTC) + time::Duration::minutes(minute);
+        let event = sighted(number, at, "203.0.113.30", &three);
+        store.record(&event, &token("a"), LENGTH, None).await.unwrap();
+        event
+    };
+    for (number, minute) in [(700, 1), (701, 2), (702, 3), (703, 120), (704, 121), (705, 122), (706, 123)] {
+        come(number, minute).await;
+    }
+    let (first, later) = (come(702, 3).await, come(706, 123).await);
+    let theirs = crossing(cross(&**store, &tracker_of(&first), "dead", None).await);
+    assert_eq!(cross(&**store, &tracker_of(&later), "b", None).await, Crossed::Held(theirs.claim.clone()));
+    for _ in 0..2 {
+        let taken = crossing(cross(&**store, &tracker_of(&later), "b", Some("dead")).await);
+        assert_eq!((taken.step, &taken.claim.alert), (1, &theirs.claim.alert));
+        let correlated = taken.state.correlated.unwrap();
+        let span = correlated.pending.unwrap();
+        let told = correlated.entries.iter().filter(|entry| span.holds(entry.at)).count();
+        assert_eq!((told, taken.state.names["ConsoleLogin"]), (3, 3), "{correlated:?}");
+        assert_eq!(taken.tracker, tracker_of(&later));
+    }
+    store.mark_step(&tracker_of(&later), 1, &mark_of(&theirs.claim)).await.unwrap();
+    let own = crossing(cross(&**store, &tracker_of(&later), "b", None).await);
+    assert_eq!((own.step, own.state.correlated.unwrap().entries.len()), (2, 4));
+}
+
+/// What is remembered of a key does not grow with its years, and what is older than all that is told once, too.
+async fn endless_key_contract(store: &Arc<dyn AlertStore>) {
+    let two = threshold(2, Limits::default());
+    let start = datetime!(2026-06-01 00:00 UTC);
+    let tell = async |number: u32, episode: i64| {
+        for more in 0..2 {
+            let at = start + time::Duration::hours(episode) + time::Duration::minutes(more);
+            let event = sighted(number + u32::from(more > 0), at, "203.0.113.31", &two);
+            store.record(&event, &token("a"), LENGTH, None).await.unwrap();
+            match cross(&**store, &tracker_of(&event), "a", None).await {
+                Crossed::Claimed(crossing) => {
+                    store.mark_step(&crossing.tracker, crossing.step, &mark_of(&crossing.claim)).await.unwrap();
+                    assert_eq!(cross(&**store, &tracker_of(&event), "a", None).await, Crossed::Clear);
+                    return crossing.state.correlated.unwrap().told.len();
+                }
+                other => assert_eq!((other, more), (Crossed::Clear, 0), "episode {episode}"),
+            }
+        }
+        panic!("episode {episode} is not told")
+    };
+    for episode in 1..=203_u32 {
+        let before = tell(1000 + 2 * episode, i64::from(episode)).await;
+        assert_eq!(before, usize::try_from(episode - 1).unwrap().min(199));
+    }
+    assert_eq!(tell(1500, -5).await, 199);
+
+    let by = vec!["sourceIPAddress".to_owned()];
+    let new = Correlation::FirstSeen(FirstSeen { by, within: "1d".to_owned(), limits: Limits::default() });
+    // From the last to the first: each is of the time when the rule began.
+    for day in (0..205_u32).rev() {
+        let at = datetime!(2025-01-01 09:30 UTC) + time::Duration::days(i64::from(2 * day));
+        let event = sighted(2000 + day, at, "203.0.113.32", &new);
+        store.record(&event, &token("a"), LENGTH, None).await.unwrap();
+        assert_eq!(cross(&**store, &tracker_of(&event), "a", None).await, Crossed::Clear);
+    }
 }
 
 /// Keys are learned for the first thirty days, and then told when they are new.
@@ -726,6 +793,8 @@ mod fakes {
         tracker_contract(&world.ports().store).await;
         racing_tracker_contract(&world.ports().store).await;
         correlation_contract(&world.ports().store).await;
+        // Over HTTP it takes a minute; `wire::trackers` has what it comes to there.
+        endless_key_contract(&world.ports().store).await;
         racing_correlation_contract(&world.ports().store).await;
     }
 }

@@ -222,7 +222,14 @@ mod on_the_emulator {
         for (number, minute) in [(1, 1), (2, 2), (3, 5), (4, 9), (5, 7)] {
             cost.push(table.deliver(&table.event(number, minute, "203.0.113.7")).await);
         }
-        assert_eq!(cost, [(false, 3), (false, 3), (true, 7), (false, 5), (false, 1)]);
+        assert_eq!(cost, [(false, 3), (false, 3), (true, 7), (false, 5), (false, 3)]);
+        // A window's length from both ends; of the bucket of the fifth, this task knows that only then.
+        let table = Table::new(&threshold(2, "10m")).await;
+        let mut cost = Vec::new();
+        for (number, minute) in [(1, 1), (2, 9), (3, 16), (4, 24), (5, 12), (6, 14)] {
+            cost.push(table.deliver(&table.event(number, minute, "203.0.113.7")).await.1);
+        }
+        assert_eq!(cost, [3, 7, 5, 5, 4, 1]);
         let new = json!({ "eventName": "StopLogging", "first_seen": { "by": ["sourceIPAddress"], "within": "30d" } });
         let table = Table::new(&new).await;
         let first = table.deliver(&table.event(1, 1, "203.0.113.7")).await;
@@ -234,7 +241,8 @@ mod on_the_emulator {
             "| is below the threshold, or completes nothing | 3 |",
             "| completes an episode | 7 |",
             "| makes an episode that was told longer | 5 |",
-            "| lies within what was told, as this task knows | 1 |",
+            "| lies within what was told, as this task knows, and a window's length from both ends of it | 1 |",
+            "| lies within what was told otherwise | 3 or 4 |",
             "| is the first key that a rule with `first_seen` ever sees | 6 |",
         ] {
             assert!(page.contains(row), "docs/rules.md lacks the row {row}");

@@ -21,7 +21,7 @@ use trailhound::ports::{
 };
 use trailhound::tracker::{
     Correlated, CountKind, CrossAttempt, CrossDecision, Crossed, Crossing, TrackerId, TrackerKind, TrackerState,
-    decide_crossing, quiet_after, whole,
+    decide_crossing, elsewhere, quiet_after, room_for_one, whole,
 };
 
 /// What happens to one call.
@@ -847,11 +847,15 @@ impl AlertStore for Fake {
                 _ => trackers.get(id).cloned(),
             };
             let claimed = |trackers: &BTreeMap<TrackerId, TrackerState>, claim: Claim| {
-                let state = state_of(trackers).unwrap();
-                let before = id.previous(state.window).filter(|_| state.step() == 1 && state.correlated.is_none());
+                let mut state = state_of(trackers).unwrap();
+                let step = state.step();
+                if let Some(there) = elsewhere(id, &state) {
+                    state = whole(&there, |id| trackers.get(id).cloned()).unwrap_or(state);
+                }
+                let before = id.previous(state.window).filter(|_| step == 1 && state.correlated.is_none());
                 Crossed::Claimed(Box::new(Crossing {
                     tracker: id.clone(),
-                    step: state.step(),
+                    step,
                     claim,
                     previous: before.and_then(|before| Some(trackers.get(&before)?.count)),
                     state,
@@ -871,6 +875,7 @@ impl AlertStore for Fake {
                         let steps = trackers.entry(id.steps()).or_insert_with(opened);
                         if let Some(correlated) = &mut steps.correlated {
                             correlated.pending = span;
+                            correlated.told = room_for_one(&correlated.told);
                         }
                         let replaced = steps.claim.replace(claim.clone());
                         before = replaced.filter(|it| it.alert.alert_id == claim.alert.alert_id).map(|it| it.token.0);

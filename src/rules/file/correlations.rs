@@ -1,10 +1,13 @@
 //! `threshold`, `sequence` and `first_seen`, as a rule file writes them.
 
+use sha2::{Digest, Sha256};
+
 use super::super::correlation::{Correlation, FirstSeen, Limits, Sequence, Threshold};
 use super::super::pattern::{Condition, FieldPattern, Kind, Or, Pattern, Test, wildcard};
 use super::super::reader::{Complaint, Place, unknown};
 use super::super::wildcard::is_wildcard;
 use super::{DraftBody, DraftPattern, Field, Member, Node, Rules};
+use crate::alert::hex;
 use crate::cloudtrail::json;
 
 pub(in crate::rules) const THRESHOLD_KEYS: [&str; 6] = ["count", "window", "by", "distinct", "max_keys", "max_events"];
@@ -20,6 +23,8 @@ const MAX_STEPS: usize = 8;
 const MAX_COUNT: u32 = 5_000;
 /// What a bucket's item holds of an event takes under fifty bytes, and the item 400 KB at most.
 const MAX_EVENTS: u32 = 5_000;
+/// The value at each stands in the item of every bucket.
+const MAX_PATHS: usize = 16;
 const MAX_KEYS: u32 = 10_000_000;
 /// A longer window is more than a replay of all that CloudTrail keeps.
 const MAX_WINDOW: u64 = 400 * 86_400;
@@ -53,7 +58,7 @@ impl<'a> Rules<'a> {
             match &*member.key {
                 "count" => count = self.number(here, member.value, 2, MAX_COUNT),
                 "window" => window = self.bounded_window(here, member.value),
-                "by" => by = self.reader.texts(here, member.value),
+                "by" => by = self.key_paths(here, member.value),
                 "distinct" => distinct = self.reader.text(here, member.value, super::MAX_VALUE_BYTES),
                 "max_keys" | "max_events" => self.limit(&mut limits, here, member),
                 key => self.reader.error(here, unknown(key, THRESHOLD_KEYS)),
@@ -65,6 +70,12 @@ impl<'a> Rules<'a> {
         {
             let message = format!("{count} events are asked for, and at most {} are remembered", limits.max_events);
             self.reader.error(place, Complaint::new(message, "raise \"max_events\""));
+        }
+        if let (Some(by), Some(path)) = (&by, &distinct)
+            && by.contains(path)
+        {
+            let message = "all events of a key have one value at this path: never reached";
+            self.reader.error(place, Complaint::new(message, "take the path out of \"by\", or count another"));
         }
         if self.reader.errors() > errors_before {
             return None;
@@ -78,7 +89,7 @@ impl<'a> Rules<'a> {
         let mut limits = Limits::default();
         for (here, member) in &members {
             match &*member.key {
-                "by" => by = self.reader.texts(here, member.value),
+                "by" => by = self.key_paths(here, member.value),
                 "within" => {
                     within = self.bounded_window(here, member.value);
                     if within.as_ref().is_some_and(|text| !text.ends_with('d')) {
@@ -179,7 +190,7 @@ impl<'a> Rules<'a> {
     pub(super) fn beside(&mut self, beside: &mut Beside, place: &Place, member: &Member<'a>) {
         beside.first.get_or_insert_with(|| place.clone());
         match &*member.key {
-            "by" => beside.by = self.reader.texts(place, member.value),
+            "by" => beside.by = self.key_paths(place, member.value),
             "window" => beside.window = self.bounded_window(place, member.value),
             _ => self.limit(&mut beside.limits, place, member),
         }
@@ -224,7 +235,8 @@ impl<'a> Rules<'a> {
         let compiled = written.compile(&mut self.reader, &here)?;
         self.wants = self.wants.saturating_add(compiled.size());
         body.pattern = Some(DraftPattern { place: here, written, compiled, text: format!("{before}{text}") });
-        Some(Correlation::Sequence(Sequence { steps: counts, window, by, limits: beside.limits }))
+        let asks = hex(Sha256::digest(text).get(..8).unwrap_or_default());
+        Some(Correlation::Sequence(Sequence { steps: counts, asks, window, by, limits: beside.limits }))
     }
 
     fn ask_for(&mut self, place: &Place, members: &[(Place, Member<'a>)], what: &str, keys: &[&str]) {
@@ -233,6 +245,16 @@ impl<'a> Rules<'a> {
                 self.reader.error(place, format!("{what} has no {key:?}"));
             }
         }
+    }
+
+    /// The paths whose values are a key.
+    pub(super) fn key_paths(&mut self, place: &Place, node: Node<'a>) -> Option<Vec<String>> {
+        let paths = self.reader.texts(place, node)?;
+        if paths.len() > MAX_PATHS {
+            self.reader.error(place, format!("{} paths; at most {MAX_PATHS} make a key", paths.len()));
+            return None;
+        }
+        Some(paths)
     }
 
     fn limit(&mut self, limits: &mut Limits, place: &Place, member: &Member<'a>) {

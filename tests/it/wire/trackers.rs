@@ -6,7 +6,7 @@ use time::macros::datetime;
 use trailhound::alert::{EventKey, Facts, Source, StoredEvent, StoredItem};
 use trailhound::claim::{ClaimToken, ClaimedAlert, Mark, Recorded};
 use trailhound::ports::{AlertStore, ErrorClass, Fault};
-use trailhound::rules::{Correlation, FirstSeen, Group, Limits, Severity};
+use trailhound::rules::{Correlation, FirstSeen, Group, Limits, Severity, Threshold};
 use trailhound::tracker::{CrossAttempt, Crossed, TrackerId, membership, sighting};
 
 use super::{Answer, Server, answer, assert_failed};
@@ -308,6 +308,64 @@ async fn what_is_settled_is_added_and_an_expired_item_stays_away() {
     assert_eq!(sent["UpdateExpression"], "ADD #settled :rules");
     assert_eq!(sent["ConditionExpression"], "attribute_exists(#id)");
     assert_eq!(sent["ExpressionAttributeValues"], json!({ ":rules": { "SS": ["g"] } }));
+}
+
+/// A key goes on for years, and an item holds 400 KB.
+#[tokio::test]
+async fn what_a_key_remembers_does_not_grow_for_ever() {
+    let by = vec!["sourceIPAddress".to_owned()];
+    let window = "10m".to_owned();
+    let two = Correlation::Threshold(Threshold { count: 2, window, by, distinct: None, limits: Limits::default() });
+    let facts = (datetime!(2024-05-01 12:30 UTC), Some("ConsoleLogin"), Some("203.0.113.7"));
+    let id = sighting("g", &two, &[], br#"{"sourceIPAddress":"203.0.113.7"}"#, "e-1", facts).tracker;
+    let item = |id: &TrackerId, more: Value| {
+        let mut item = json!({
+            "EventId": { "S": id.key().event_id }, "Timestamp": { "S": id.key().timestamp }, "RuleId": { "S": "g" },
+            "Window": { "N": "600" }, "Correlation": { "S": serde_json::to_string(&two).unwrap() },
+            "Keys": { "S": "keys:0123456789abcdef0123456789abcdef@2024-05-01T12:30:00Z" },
+        });
+        item.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        item
+    };
+    let bucket = item(&id, json!({ "Count": { "N": "2" }, "Entries": { "SS": ["1714566600 0 a", "1714566601 0 b"] } }));
+    let told: Vec<_> = (0..205).map(|at| json!({ "S": format!("{0}/{0}", 100 * at) })).collect();
+    let head = item(&id.steps(), json!({ "Quiet": { "N": "205" }, "Told": { "L": told } }));
+    let claimed =
+        item(&id.steps(), json!({ "Quiet": { "N": "205" }, "Pending": { "L": [{ "S": "1714566600/1714566601" }] } }));
+    let found_all = answer(200, json!({ "Items": [bucket] }).to_string());
+    let answers = [found(&bucket), found_all, found(&head), updated(&claimed), updated(&claimed)];
+    let server = Server::answering(answers).await;
+    let (store, token) = (server.ports().store, token("t1"));
+    let (rule, severity, length) = ("g", Severity::High, LENGTH);
+    let attempt = CrossAttempt { tracker: &id, rule, severity, token: &token, length, expired: None };
+    let Crossed::Claimed(crossing) = store.cross(attempt).await.unwrap() else { panic!("it is due") };
+    store.mark_step(&id, crossing.step, &mark(206)).await.unwrap();
+    let requests = server.requests();
+    let (claim, mark) = (requests[3].json(), requests[4].json());
+    let left = claim["ExpressionAttributeValues"][":told"]["L"].as_array().unwrap();
+    assert_eq!((left.len(), &left[0]), (199, &json!({ "S": "600/600" })), "with the one that is told then, 200");
+    assert_eq!(claim["ConditionExpression"], "#quiet = :quiet AND attribute_not_exists(#claim)");
+    assert_eq!(
+        mark["UpdateExpression"],
+        "SET #told = list_append(if_not_exists(#told, :none), #pending), #quiet = :quiet, #at = :at, #message = :message, \
+         #alerts = :alert"
+    );
+}
+
+#[tokio::test]
+async fn a_tracker_of_a_group_outlives_its_bucket() {
+    let group = Group { by: vec!["userIdentity.arn".to_owned()], window: "365d".to_owned() };
+    let (at, record) = (datetime!(2024-05-01 12:30 UTC), br#"{"userIdentity":{"arn":"alice"}}"#);
+    let event = StoredItem {
+        groups: [("g".to_owned(), membership("g", &group, record, at, None, None))].into(),
+        ..event("e-1", 30)
+    };
+    let event = StoredItem { expires_at: event.detected_at + time::Duration::DAY, ..event };
+    let server = Server::answering([ok()]).await;
+    server.ports().store.record(&event, &token("t1"), LENGTH, None).await.unwrap();
+    let values = server.request().json()["TransactItems"][1]["Update"]["ExpressionAttributeValues"].clone();
+    let expires = event.detected_at.unix_timestamp() + 365 * 86_400;
+    assert_eq!(values[":expires"], json!({ "N": expires.to_string() }));
 }
 
 #[tokio::test]
