@@ -104,6 +104,12 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
         _ => &[],
     };
     let (mut settings, origins) = Config::load_with(config, environment(), needed)?;
+    if args.to_queue && settings.queue.url.ends_with(".fifo") {
+        return Err(Failure::Other(format!(
+            "{} is a FIFO queue, which takes no notifications: name a standard queue, or use --in-place",
+            settings.queue.url
+        )));
+    }
     // Where nobody asked for more, only what needs a person is logged: the bar tells the rest.
     if matches!(origins.get("log.level"), Origin::Default) {
         "warn".clone_into(&mut settings.log.level);

@@ -297,6 +297,10 @@ async fn wrong_arguments_are_told() {
     assert!(stderr(&output).contains("no AWSLogs/ folder is below s3://"), "{}", stderr(&output));
     let output = past.command(&["--in-place"]).env_remove("DYNAMODB_TABLE").output().unwrap();
     assert_eq!(code(&output), 78);
+    let fifo = format!("{}.fifo", past.account.made.queue_url);
+    let output = past.command(&["--to-queue"]).env("SQS_QUEUE_URL", fifo).output().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("is a FIFO queue, which takes no notifications"), "{}", stderr(&output));
     let notes = past.account.folder.path().join("notes.txt");
     std::fs::write(&notes, "dear diary\n").unwrap();
     let output = past.run(&["--in-place", "--resume", notes.to_str().unwrap()]);
