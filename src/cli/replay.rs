@@ -104,7 +104,7 @@ pub(super) fn run(config: Option<&Path>, args: ReplayArgs) -> Result<(), Failure
         _ => &[],
     };
     let (mut settings, origins) = Config::load_with(config, environment(), needed)?;
-    if args.to_queue && settings.queue.url.ends_with(".fifo") {
+    if args.to_queue && settings.queue.url.rsplit('.').next() == Some("fifo") {
         return Err(Failure::Other(format!(
             "{} is a FIFO queue, which takes no notifications: name a standard queue, or use --in-place",
             settings.queue.url

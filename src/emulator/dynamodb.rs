@@ -406,17 +406,16 @@ fn query(state: &DynamoDbState, input: &Value) -> Answer {
         expr::parse_expression(condition, &placeholders.names, &placeholders.values).map_err(Refusal::invalid)?;
     let is_found =
         |item: &Item| keys.iter().all(|key| item.contains_key(&key.attribute_name)) && holds(&condition, item);
-    let mut items = match index {
-        Some(_) => found(state, input, is_found)?,
+    let mut items: Vec<Item> = if index.is_some() {
+        found(state, input, is_found)?
+    } else {
         // The partition is one of the values: it is looked up, however large the table is.
-        None => {
-            let name = table_name(input)?;
-            let partitions = placeholders.values.values().filter_map(|value| match value {
-                AttributeValue::S(text) => state.tables.get(name)?.items.get(&format!("S:{text}")),
-                _ => None,
-            });
-            partitions.flat_map(HashMap::values).filter(|item| is_found(item)).cloned().collect()
-        }
+        let name = table_name(input)?;
+        let partitions = placeholders.values.values().filter_map(|value| match value {
+            AttributeValue::S(text) => state.tables.get(name)?.items.get(&format!("S:{text}")),
+            _ => None,
+        });
+        partitions.flat_map(HashMap::values).filter(|item| is_found(item)).cloned().collect()
     };
     if let Some(range) = keys.iter().find(|key| key.key_type == "RANGE") {
         items.sort_by_key(|item| item.get(&range.attribute_name).map(sort_key));
