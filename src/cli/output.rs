@@ -157,31 +157,16 @@ impl Progress {
     }
 
     fn styled(what: &'static str, bar: ProgressBar, figures: Option<Arc<Figures>>) -> Self {
-        let template = match bar.length() {
-            Some(_) => "{bar:30} {human_pos}/{human_len} {msg}{read}, {per_sec}, {left}",
-            None => "{spinner} {human_pos} {msg}{read}, {per_sec}, {elapsed}",
-        };
-        let read = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            let Some(figures) = &figures else { return };
-            let bytes = figures.bytes.load(Ordering::Relaxed);
-            let each = bytes.checked_div(state.elapsed().as_secs()).unwrap_or(bytes);
-            // A bar that cannot be drawn is no harm.
-            let _ = write!(text, ", {} ({}/s)", HumanBytes(bytes), HumanBytes(each));
-        };
-        let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-            // Before anything is done nobody knows.
-            let _ = match state.pos() {
-                0 => write!(text, "time left unknown"),
-                _ => write!(text, "{:#} left", HumanDuration(state.eta())),
-            };
-        };
-        // Only a template of ours that is wrong has no style; the default one says as much.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("read", read).with_key("left", left));
-        }
+        style(&bar, figures);
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
+    }
+
+    /// Of so many things, as is known only now: from here on the bar tells the time left.
+    pub(super) fn known(&self, length: u64) {
+        self.0.set_length(length);
+        style(&self.0, None);
     }
 
     pub(super) fn add(&self, count: u64) {
@@ -191,6 +176,31 @@ impl Progress {
     /// Prints without disturbing the bar.
     pub(super) fn around<T>(&self, print: impl FnOnce() -> T) -> T {
         self.0.suspend(print)
+    }
+}
+
+fn style(bar: &ProgressBar, figures: Option<Arc<Figures>>) {
+    let template = match bar.length() {
+        Some(_) => "{bar:30} {human_pos}/{human_len} {msg}{read}, {per_sec}, {left}",
+        None => "{spinner} {human_pos} {msg}{read}, {per_sec}, {elapsed}",
+    };
+    let read = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let Some(figures) = &figures else { return };
+        let bytes = figures.bytes.load(Ordering::Relaxed);
+        let each = bytes.checked_div(state.elapsed().as_secs()).unwrap_or(bytes);
+        // A bar that cannot be drawn is no harm.
+        let _ = write!(text, ", {} ({}/s)", HumanBytes(bytes), HumanBytes(each));
+    };
+    let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // Before anything is done nobody knows.
+        let _ = match state.pos() {
+            0 => write!(text, "time left unknown"),
+            _ => write!(text, "{:#} left", HumanDuration(state.eta())),
+        };
+    };
+    // Only a template of ours that is wrong has no style; the default one says as much.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("read", read).with_key("left", left));
     }
 }
 

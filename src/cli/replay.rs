@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::output::{Format, Output, Progress, table, until_gone};
@@ -23,7 +24,7 @@ use crate::context::AlertPolicy;
 use crate::env::{Clock, Compute, Env, Phase, Random, Stop, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::journal::Journal;
-use crate::listing::{self, AsyncEach, Listed, Location, ObjectLister, Page, Selection};
+use crate::listing::{self, AsyncEach, ListError, Listed, Location, ObjectLister, Page, Selection};
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError};
 use crate::reload::{RulePath, RuleSource};
@@ -45,8 +46,8 @@ Examples:
   trailhound replay s3://example-trail-logs --from 2026-05-01 --to 2026-05-31 --in-place --no-alert --resume may.jsonl
   trailhound replay s3://example-trail-logs/org --account 111122223333 --from 30d --to-queue --rate 50";
 
-/// Objects that are listed ahead.
-const AHEAD: usize = 1_000;
+/// Objects that are listed ahead: the sooner all are known, the sooner the bar tells the time left.
+const AHEAD: usize = 100_000;
 
 /// SQS takes at most this many messages in one call.
 const BATCH: usize = 10;
@@ -211,6 +212,25 @@ impl Replay {
         Arc::new(Counted { lister, pages: AtomicU64::new(0) })
     }
 
+    /// Sends what is listed. Once all is, the bar knows how much there is.
+    fn list(
+        &self,
+        lister: Arc<Counted>,
+        sender: mpsc::Sender<Listed>,
+        progress: &Arc<Progress>,
+    ) -> JoinHandle<Result<(), ListError>> {
+        let (location, selection) = (self.args.location.clone(), self.selection.clone());
+        let progress = Arc::downgrade(progress);
+        tokio::spawn(async move {
+            let mut sending = Sending { sender, count: 0 };
+            let done = listing::logs(&*lister, &location, &selection, &mut sending).await;
+            if let Some(progress) = progress.upgrade() {
+                progress.known(sending.count);
+            }
+            done
+        })
+    }
+
     async fn dry(&self, resume: &Resume) -> Result<(), Failure> {
         let lister = self.lister(&metrics()?).await;
         let mut planning =
@@ -293,22 +313,21 @@ impl Replay {
         let metrics = metrics()?;
         let lister = self.lister(&metrics).await;
         let (sender, objects) = mpsc::channel(AHEAD);
-        let (location, selection) = (self.args.location.clone(), self.selection.clone());
-        let listing =
-            tokio::spawn(async move { listing::logs(&*lister, &location, &selection, &mut Sending(sender)).await });
+        let progress = Arc::new(Progress::new("objects", None));
+        let listing = self.list(lister, sender, &progress);
         let policy = match (self.args.no_alert, self.args.alert_old) {
             (true, _) => AlertPolicy::None,
             (_, true) => AlertPolicy::All,
             _ => AlertPolicy::Since(self.oldest),
         };
         let clock = Clock::starting_at(OffsetDateTime::now_utc());
-        let progress = Arc::new(Progress::new("objects", None));
         let telling = {
             let (progress, bucket) = (Arc::clone(&progress), self.args.location.bucket.clone());
             let output = Arc::clone(&self.output);
             move |key: &str, outcome: &Outcome| {
                 progress.add(1);
                 let (outcome, is_told) = match outcome {
+                    Outcome::Before => return,
                     Outcome::Done => ("done", !output.is_for_people()),
                     Outcome::Failed => ("failed", true),
                 };
@@ -376,11 +395,9 @@ impl Replay {
         let metrics = metrics()?;
         let lister = self.lister(&metrics).await;
         let (sender, mut objects) = mpsc::channel::<Listed>(AHEAD);
-        let (location, selection) = (self.args.location.clone(), self.selection.clone());
-        let listing =
-            tokio::spawn(async move { listing::logs(&*lister, &location, &selection, &mut Sending(sender)).await });
+        let progress = Arc::new(Progress::new("notifications", None));
+        let listing = self.list(lister, sender, &progress);
         let queue = aws::message_sender(&self.aws_settings(), metrics).await;
-        let progress = Progress::new("notifications", None);
         let mut pace = Pace::new(self.args.rate);
         let (mut sent, mut failed, mut too_old) = (0_u64, 0_u64, 0_u64);
         // No more at once than a second allows.
@@ -396,9 +413,11 @@ impl Replay {
             let is_last = next.is_none();
             if let Some(object) = next {
                 if resume.is_done(bucket, &object.key) {
+                    progress.add(1);
                     continue;
                 }
                 if self.is_too_old(&object) {
+                    progress.add(1);
                     too_old += 1;
                     continue;
                 }
@@ -543,12 +562,16 @@ impl AsyncEach for Planning<'_> {
     }
 }
 
-struct Sending(mpsc::Sender<Listed>);
+struct Sending {
+    sender: mpsc::Sender<Listed>,
+    count: u64,
+}
 
 #[async_trait::async_trait]
 impl AsyncEach for Sending {
     async fn object(&mut self, object: Listed) -> ControlFlow<()> {
-        if self.0.send(object).await.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        self.count += 1;
+        if self.sender.send(object).await.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 

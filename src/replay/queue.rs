@@ -22,6 +22,8 @@ const VISIBILITY: Duration = Duration::from_secs(60);
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// By an earlier run.
+    Before,
     Done,
     /// It could not be read or delivered; the log says why.
     Failed,
@@ -157,6 +159,7 @@ impl ReplayQueue {
             };
             let Some(Listed { key, .. }) = listed else { return };
             if self.resume.is_done(&self.bucket, &key) {
+                (self.told)(&key, &Outcome::Before);
                 continue;
             }
             let mut state = lock(&self.state);
