@@ -63,6 +63,7 @@ Examples:
   trailhound healthcheck
   trailhound healthcheck --url http://127.0.0.1:8080/readyz";
 
+#[cfg(feature = "emulator")]
 pub(super) const DEMO: &str = "\
 Examples:
   trailhound demo
