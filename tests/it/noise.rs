@@ -1,7 +1,8 @@
 //! Many events of many keys, delivered twice and in disorder, to two real daemons of which one is killed: counts are exact, and each
 //! step and each threshold is told once.
 //!
-//! A small one runs with the other tests. For a hundred thousand events of a thousand keys (half an hour in the dev profile; CARGO_PROFILE_DEV_OPT_LEVEL=1 makes it ten minutes):
+//! A small one runs with the other tests. For a hundred thousand events of a thousand keys (half an hour in the dev
+//! profile; `CARGO_PROFILE_DEV_OPT_LEVEL=1` makes it ten minutes):
 //!
 //! ```sh
 //! NOISE_KEYS=1000 cargo test --test it noise::a_hundred -- --ignored
