@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use time::{Date, Month};
+use tokio::sync::mpsc;
 
 use crate::notification::classify;
 use crate::ports::PortError;
@@ -168,6 +169,27 @@ pub async fn logs(
 #[async_trait]
 pub trait AsyncEach: Send {
     async fn object(&mut self, object: Listed) -> ControlFlow<()>;
+}
+
+/// Sends what is listed to somebody else, and counts it.
+pub struct Sending {
+    sender: mpsc::Sender<Listed>,
+    pub count: u64,
+}
+
+impl Sending {
+    #[must_use]
+    pub fn new(sender: mpsc::Sender<Listed>) -> Self {
+        Self { sender, count: 0 }
+    }
+}
+
+#[async_trait]
+impl AsyncEach for Sending {
+    async fn object(&mut self, object: Listed) -> ControlFlow<()> {
+        self.count += 1;
+        if self.sender.send(object).await.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
 }
 
 /// Where a folder is in CloudTrail's layout.

@@ -5,7 +5,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::event::own_id;
-use super::is_hidden;
+use super::text::{is_hidden, quoted};
 use super::told::{Record, region, text_at};
 use super::{DetectedEvent, SourceObject};
 
@@ -202,12 +202,6 @@ fn word(text: &str) -> Option<String> {
         && !text.contains("://")
         && !text.contains(is_hidden);
     is_safe.then(|| quoted(text))
-}
-
-/// In single quotes unless it is plain.
-fn quoted(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@+,-".contains(&byte);
-    if text.bytes().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 pub(crate) use self::event::{account_id, hex};
-pub(crate) use self::text::{is_hidden, shown, visible_json};
+pub(crate) use self::text::{is_hidden, quoted, shown, visible_json};
 pub use self::withheld::{Withheld, render_withheld};
 use crate::cloudtrail::json;
 

@@ -34,6 +34,16 @@ pub(super) fn inert(text: &str, limit: usize) -> String {
     shown(text, limit).replace("://", "[:]//")
 }
 
+/// `text` as one word of a POSIX shell: in single quotes unless it is plain.
+#[must_use]
+pub(crate) fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@+,-".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// At most `limit` printable ASCII characters; anything else is `?`, and `..` ends what was cut.
 #[must_use]
 pub(super) fn ascii(text: &str, limit: usize) -> String {

@@ -24,7 +24,7 @@ use crate::context::AlertPolicy;
 use crate::env::{Clock, Compute, Env, Phase, Random, Stop, StopHandle, TaskRoot};
 use crate::health::Health;
 use crate::journal::Journal;
-use crate::listing::{self, AsyncEach, ListError, Listed, Location, ObjectLister, Page, Selection};
+use crate::listing::{self, AsyncEach, ListError, Listed, Location, ObjectLister, Page, Selection, Sending};
 use crate::metrics::Metrics;
 use crate::ports::{ErrorClass, PortError};
 use crate::reload::{RulePath, RuleSource};
@@ -222,7 +222,7 @@ impl Replay {
         let (location, selection) = (self.args.location.clone(), self.selection.clone());
         let progress = Arc::downgrade(progress);
         tokio::spawn(async move {
-            let mut sending = Sending { sender, count: 0 };
+            let mut sending = Sending::new(sender);
             let done = listing::logs(&*lister, &location, &selection, &mut sending).await;
             if let Some(progress) = progress.upgrade() {
                 progress.known(sending.count);
@@ -559,19 +559,6 @@ impl AsyncEach for Planning<'_> {
             self.plan.add(&object);
         }
         ControlFlow::Continue(())
-    }
-}
-
-struct Sending {
-    sender: mpsc::Sender<Listed>,
-    count: u64,
-}
-
-#[async_trait::async_trait]
-impl AsyncEach for Sending {
-    async fn object(&mut self, object: Listed) -> ControlFlow<()> {
-        self.count += 1;
-        if self.sender.send(object).await.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 

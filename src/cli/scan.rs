@@ -23,7 +23,7 @@ use crate::aws;
 use crate::cloudtrail::{Limits, event_time, json};
 use crate::config::Config;
 use crate::env::Phase;
-use crate::listing::{self, AsyncEach, ListError, Listed, Location, ObjectLister, Selection};
+use crate::listing::{self, ListError, Listed, Location, ObjectLister, Selection, Sending};
 use crate::metrics::Metrics;
 use crate::noise;
 use crate::ports::{ErrorClass, ObjectRequest, ObjectStore, PortError};
@@ -266,7 +266,7 @@ fn give_bucket(
     let (sender, receiver) = mpsc::channel::<Listed>(FETCHES);
     let listing = {
         let (lister, location, days) = (Arc::clone(lister), location.clone(), days.clone());
-        handle.spawn(async move { list(&*lister, &location, &days, Sending(sender)).await })
+        handle.spawn(async move { list(&*lister, &location, &days, Sending::new(sender)).await })
     };
     let objects = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|object| (object, receiver))
@@ -317,18 +317,6 @@ enum Listing {
     All,
     /// Only the days, regions and accounts that are named.
     Days,
-}
-
-struct Sending(mpsc::Sender<Listed>);
-
-#[async_trait::async_trait]
-impl AsyncEach for Sending {
-    async fn object(&mut self, object: Listed) -> ControlFlow<()> {
-        match self.0.send(object).await {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    }
 }
 
 async fn fetch(

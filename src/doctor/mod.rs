@@ -17,6 +17,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::alert::quoted;
+
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -144,15 +146,6 @@ impl fmt::Display for Unknown {
 
 /// A fact, or why it is not known.
 pub type Looked<T> = Result<T, Unknown>;
-
-/// A text as one word of a POSIX shell.
-fn quoted(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=,".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
 
 /// The option that names the region of an ARN, to be put after a command: whoever pastes it may be configured for another.
 fn in_region(arn: &str) -> String {

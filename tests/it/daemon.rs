@@ -45,6 +45,19 @@ impl Account {
         Self { emulator, made, folder }
     }
 
+    /// What any command needs to work here.
+    pub fn configure<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("AWS_ENDPOINT_URL", self.emulator.endpoint())
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+            .env("SQS_QUEUE_URL", &self.made.queue_url)
+            .env("SNS_TOPIC_ARN", &self.made.topic_arn)
+            .env("DYNAMODB_TABLE", &self.made.table)
+            .env("SECURITY_EVENTS_PATH", self.rules())
+    }
+
     pub fn rules(&self) -> PathBuf {
         self.folder.path().join("rules.json")
     }
@@ -104,16 +117,9 @@ impl Daemon {
         let log = account.folder.path().join(format!("log-{port}.jsonl"));
         let output_file = account.folder.path().join(format!("output-{port}"));
         let mut command = Command::new(binary());
-        command
-            .env_clear()
-            .env("AWS_ENDPOINT_URL", account.emulator.endpoint())
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-            .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-            .env("SQS_QUEUE_URL", &account.made.queue_url)
-            .env("SNS_TOPIC_ARN", &account.made.topic_arn)
-            .env("DYNAMODB_TABLE", &account.made.table)
-            .env("SECURITY_EVENTS_PATH", account.rules())
+        command.env_clear();
+        account
+            .configure(&mut command)
             .env("TRAILHOUND_HTTP__LISTEN", format!("127.0.0.1:{port}"))
             .env("TRAILHOUND_QUEUE__WAIT", "1s")
             .env("TRAILHOUND_SHUTDOWN__DEADLINE", "10s");

@@ -63,15 +63,8 @@ fn command(account: &Account, arguments: &[&str]) -> Command {
     let mut all = vec!["doctor"];
     all.extend(arguments);
     let mut command = trailhound(&all);
-    command
-        .env("AWS_ENDPOINT_URL", account.emulator.endpoint())
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-        .env("SQS_QUEUE_URL", &account.made.queue_url)
-        .env("SNS_TOPIC_ARN", &account.made.topic_arn)
-        .env("DYNAMODB_TABLE", &account.made.table)
-        .env("SECURITY_EVENTS_PATH", account.rules())
+    account
+        .configure(&mut command)
         .env("TRAILHOUND_SOURCE__ALLOWED_BUCKETS", BUCKET)
         .env("TRAILHOUND_HTTP__LISTEN", "127.0.0.1:0");
     command

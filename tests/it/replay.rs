@@ -39,18 +39,8 @@ impl Past {
     fn command(&self, arguments: &[&str]) -> Command {
         let made = &self.account.made;
         let mut command = trailhound(&["replay"]);
-        command
-            .arg(format!("s3://{}/org", made.bucket))
-            .args(arguments)
-            .env("AWS_ENDPOINT_URL", self.account.emulator.endpoint())
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-            .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-            .env("SQS_QUEUE_URL", &made.queue_url)
-            .env("SNS_TOPIC_ARN", &made.topic_arn)
-            .env("DYNAMODB_TABLE", &made.table)
-            .env("SECURITY_EVENTS_PATH", self.account.rules())
-            .env("TRAILHOUND_STORE__RETENTION_DAYS", LONG);
+        command.arg(format!("s3://{}/org", made.bucket)).args(arguments);
+        self.account.configure(&mut command).env("TRAILHOUND_STORE__RETENTION_DAYS", LONG);
         command
     }
 
